@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import platform
+import time
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,14 +36,25 @@ class Placement(StrEnum):
     LEAST_LOADED = "least_loaded"
 
 
+def utc_now() -> datetime:
+    """The time of day, aware, UTC."""
+    return datetime.now(UTC)
+
+
 @frozen(kw_only=True)
 class BackendOptions:
-    """What a factory of backends gets: its URL (where the configuration has one), its own settings, a private directory."""
+    """What a factory of backends gets: its URL (where the configuration has one), its own settings, a private directory.
+
+    `now` and `monotonic` are the hub's clock; `ageing` is how long a job waits before it moves up a priority level.
+    """
 
     url: str = ""
     settings: Mapping[str, Any] = field(factory=dict, repr=False)
     data_dir: Path = field(factory=Path)
     hub: str = "hub"
+    ageing: timedelta = timedelta(minutes=10)
+    now: Callable[[], datetime] = utc_now
+    monotonic: Callable[[], float] = time.monotonic
 
 
 def host_labels() -> tuple[str, ...]:
