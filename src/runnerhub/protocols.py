@@ -50,7 +50,7 @@ class Resource(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Close. Never raises for what is already gone."""
+        """Close. Never raises for what is already gone. May run while cancelled: shield what must still happen."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from weakref import WeakValueDictionary
 
 import anyio
@@ -87,7 +87,7 @@ class Bus:
                     del self._early[sequence]
                 self._deliver()
 
-    async def subscribe(self, since: int) -> AsyncIterator[Event]:
+    async def subscribe(self, since: int) -> AsyncGenerator[Event]:
         """All events behind a sequence, then new ones as they come."""
         while True:
             moved = self._moved

@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
-from random import SystemRandom
-from random import Random
+from random import Random, SystemRandom
 from types import TracebackType
 from typing import Self
 
@@ -100,9 +99,11 @@ class Hub:
         if timeout is None:
             return await self._completed(job_id)
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        async with deadline(self._clock, seconds):
-            return await self._completed(job_id)
-        raise TimeoutError(f"job {job_id} has not completed after {seconds:g} s")
+        async with deadline(self._clock, seconds) as scope:
+            job = await self._completed(job_id)
+        if scope.cancelled_caught:
+            raise TimeoutError(f"job {job_id} has not completed after {seconds:g} s")
+        return job
 
     def logs(self, job_id: str, *, follow: bool = False, after: int = 0) -> AsyncGenerator[LogLine]:
         """Lines behind a number, in order; with `follow` until the job has completed. Raises `NotFoundError`."""
@@ -166,24 +167,25 @@ class Hub:
         try:
             await self._open(stack)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await stack.aclose()
+            await stack.aclose()
             raise
         self._stack = stack
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         """Drain (unless an error ends it), hand over what still runs, and close in reverse."""
         stack, self._stack = self._stack, None
         if stack is None:
-            return None
-        if kind is None:
-            await self._drain()
-        with anyio.CancelScope(shield=True):
-            await self._hand_over()
-            return await stack.__aexit__(kind, error, trace)
+            return
+        try:
+            if kind is None:
+                await self._drain()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._hand_over()
+            await stack.aclose()
 
     @property
     def _opened(self) -> Parts:
@@ -234,7 +236,9 @@ class Hub:
         stack.callback(tasks.cancel_scope.cancel)
         self._runs: Runs | None = None
         tasks.start_soon(bus.pump, name="events of other processes")
-        if not self._observe:
+        if self._observe:
+            await self.scheduler.open(None)
+        else:
             await self._begin(tasks, first=first, together=together)
 
     async def _begin(self, tasks: anyio.abc.TaskGroup, *, first: bool, together: bool) -> None:
@@ -328,7 +332,6 @@ class Hub:
             await parts.own.discard_warm()
             await parts.queue.extend(parts.hub, timedelta(0))
             await self.scheduler.retract()
-
 
 
 def _default_data_dir() -> Path:

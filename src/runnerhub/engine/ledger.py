@@ -68,8 +68,7 @@ class Ledger:
         if not self._together:
             await self._queue.put([self._entry(job) for job in jobs if job.status is JobStatus.QUEUED])
         for event in saved:
-            if event is not None:
-                self._bus.publish(event)
+            self._publish(event)
         return jobs
 
     async def job(self, job_id: str) -> Job:
@@ -101,9 +100,9 @@ class Ledger:
             change = self._change(job, fact, lease, runner, remove_runner)
             if change is None:
                 return None
-            (event,) = await self._storage.jobs.save([change])
-            if event is not None:
-                await self._settle(change, event, lease)
+            (stored,) = await self._storage.jobs.save([change])
+            if stored is not None:
+                await self._settle(change, stored, lease)
                 return change.job
             seen, job = job, await self.fresh(job.id)
             if job.version == seen.version:

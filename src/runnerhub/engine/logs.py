@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import anyio
@@ -94,7 +94,8 @@ class Recorder:
 
     async def _store_some(self, *, final: bool) -> None:
         """Store whole lines of what is buffered, up to a chunk's size; the rest of a line stays as the tail."""
-        parts, marks = [self._tail], []
+        parts = [self._tail]
+        marks: list[tuple[int, float]] = []
         lines, behind = 0, len(self._tail)
         size = behind
         cursors = [(0, self._base, self._skip)]
@@ -177,7 +178,7 @@ async def _frames(containers: ContainerBackend, container_id: str, cursor: str) 
 
 async def follow(  # noqa: PLR0913  (the parts that know when there is more)
     store: LogStore, ledger: Ledger, signals: Signals, clock: Clock, *, job_id: str, after: int, wait: bool, poll: float
-) -> AsyncIterator[LogLine]:
+) -> AsyncGenerator[LogLine]:
     """Lines behind a number; with `wait` until the job has ended, else what there is. Raises `NotFoundError`."""
     while True:
         more = signals.get(job_id)

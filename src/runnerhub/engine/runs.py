@@ -198,11 +198,14 @@ class Attempt:
             spec = self._parts.plugins.filter_runner_spec(self._spec(job, pool), job)
         except PluginError as error:
             raise ContainerStartError(str(error), retryable=False) from error
-        async with deadline(self._clock, pool.config.bootstrap_timeout.total_seconds()):
+        async with deadline(self._clock, pool.config.bootstrap_timeout.total_seconds()) as scope:
             if warm is not None and isinstance(pool.containers, Warm):
-                return await pool.containers.release(warm.container_id or "", spec)
-            return await pool.containers.start(spec)
-        raise ContainerStartError(f"not started within the pool's bootstrap_timeout of {pool.config.bootstrap_timeout}")
+                container = await pool.containers.release(warm.container_id or "", spec)
+            else:
+                container = await pool.containers.start(spec)
+        if scope.cancelled_caught:
+            raise ContainerStartError(f"not started within the pool's bootstrap_timeout of {pool.config.bootstrap_timeout}")
+        return container
 
     def _spec(self, job: Job, pool: Pool) -> ContainerSpec:
         request, config = job.request, pool.config
