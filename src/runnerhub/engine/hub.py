@@ -195,7 +195,7 @@ class Hub:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         config, clock = self.config, self._clock
-        data_dir = config.data_dir or _default_data_dir()
+        data_dir = data_directory(config)
         plugins = Plugins(self._more_plugins)
         self._started_at: datetime = clock.now()
         name, first = config.name, False
@@ -334,7 +334,10 @@ class Hub:
             await self.scheduler.retract()
 
 
-def _default_data_dir() -> Path:
+def data_directory(config: HubConfig) -> Path:
+    """Where a hub of this configuration keeps what it needs: the configured place, or the platform's own."""
+    if config.data_dir is not None:
+        return config.data_dir
     import platformdirs  # noqa: PLC0415  (keeps `import runnerhub` light)
 
     return Path(platformdirs.user_data_dir("runnerhub"))

@@ -1,0 +1,7 @@
+"""`python -m runnerhub`."""
+
+from __future__ import annotations
+
+from runnerhub.cli import main
+
+main()
