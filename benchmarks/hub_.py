@@ -53,7 +53,8 @@ def _milliseconds(name: str) -> float:
 
     def tree(code: str) -> float:
         command = [sys.executable, "-c", f"import benchmarks.hub_ as b; {code}"]
-        timed = f"import resource, subprocess; subprocess.run({command!r}, check=True)\n" + (
+        timed = (
+            f"import resource, subprocess; subprocess.run({command!r}, check=True)\n"
             "used = resource.getrusage(resource.RUSAGE_CHILDREN); print(used.ru_utime + used.ru_stime)"
         )
         return float(subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True, text=True).stdout)
@@ -68,7 +69,7 @@ def measure() -> list[Figure]:
     return [
         Figure(
             "processor time per job of `true`, delegate → end, above `anyio.open_process`",
-            f"{found['hub']:.1f} ms − {found['bare']:.1f} ms = {above:.1f} ms",
+            f"{found['hub']:.1f} ms - {found['bare']:.1f} ms = {above:.1f} ms",
             "≤ 3 ms",
             above <= 3,
         )

@@ -210,7 +210,5 @@ def measure() -> list[Figure]:
         ),
         Figure("SQLite, puts in batches of 1,000", f"{found['batch']:.0f}/s"),
         Figure(f"rate with {DEEP:,} waiting / with 10,000", f"{flat:.2f}", "≥ 0.9", flat >= 0.9),
-        Figure(
-            f"counters with {DEEP:,} waiting", f"{depths[DEEP][1]:.2f} ms", "≤ 1 ms", depths[DEEP][1] <= 1
-        ),
+        Figure(f"counters with {DEEP:,} waiting", f"{depths[DEEP][1]:.2f} ms", "≤ 1 ms", depths[DEEP][1] <= 1),
     ]

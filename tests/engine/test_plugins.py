@@ -33,6 +33,10 @@ def plugin(**hooks: Callable[..., object]) -> types.SimpleNamespace:
     return types.SimpleNamespace(__name__="mine", **{name: hookimpl(function) for name, function in hooks.items()})
 
 
+def _nothing() -> dict[str, object]:
+    return {}
+
+
 def offer(names: dict[str, object]) -> types.SimpleNamespace:
     return plugin(runnerhub_container_backends=lambda: names)
 
@@ -55,13 +59,13 @@ def test_a_factory_or_a_path_makes_a_backend() -> None:
 def test_an_unknown_name_says_what_is_known_and_what_is_close() -> None:
     with pytest.raises(ConfigurationError, match=r"containers: .*'proces'.*expected 'process' \(known: .*process"):
         Plugins(installed=False).containers("proces", OPTIONS)
-    with pytest.raises(ConfigurationError, match="storage: .*one of memory, sqlite"):
+    with pytest.raises(ConfigurationError, match=r"storage: .*one of memory, sqlite"):
         Plugins(installed=False).storage("qqqq://x", OPTIONS)
 
 
 def test_a_missing_package_says_how_to_install_it() -> None:
     found = Plugins([offer({"mine": "surely_missing.backend:Thing"})], installed=False)
-    with pytest.raises(UnavailableError, match="'mine' needs the package 'surely_missing': install surely_missing"):
+    with pytest.raises(UnavailableError, match=r"'mine' needs the package 'surely_missing': install surely_missing"):
         found.containers("mine", OPTIONS)
 
 
@@ -76,7 +80,7 @@ def test_a_path_that_leads_nowhere_names_the_plugin() -> None:
     [
         (lambda: [offer({"process": repr})], "'process' is offered by both 'built-in' and 'mine'"),
         (lambda: [offer([])], "must return a mapping"),  # type: ignore[arg-type]
-        (lambda: [plugin(runnerhub_container_backend=dict)], "runnerhub_container_backends"),
+        (lambda: [plugin(runnerhub_container_backend=_nothing)], "runnerhub_container_backends"),
         (lambda: [offer({})] * 2, "registered twice"),
         (lambda: [plugin(runnerhub_filter_runner_spec=lambda wrong: wrong)], "does not fit"),
     ],

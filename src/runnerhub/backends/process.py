@@ -11,7 +11,6 @@ import sysconfig
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +20,7 @@ import anyio.to_thread
 from runnerhub.backends._process.box import LOST, Box
 from runnerhub.backends._process.launcher import Launcher
 from runnerhub.model.config import BackendOptions
-from runnerhub.model.container import Container, ContainerSpec, ContainerState, ExitStatus, LogFrame, Usage
+from runnerhub.model.container import Container, ContainerSpec, ExitStatus, LogFrame, Usage
 from runnerhub.model.errors import (
     ConfigurationError,
     ContainerStartError,
@@ -55,7 +54,10 @@ class ProcessContainers:
         self._sandbox = options.settings.get("sandbox", "auto")
         if self._sandbox not in SANDBOXES:
             raise ConfigurationError(
-                "Unknown value", field="settings.process.sandbox", value=self._sandbox, expected=f"one of {', '.join(SANDBOXES)}"
+                "Unknown value",
+                field="settings.process.sandbox",
+                value=self._sandbox,
+                expected=f"one of {', '.join(SANDBOXES)}",
             )
         self._root = options.data_dir.absolute() / "process"
         self._launcher = Launcher()

@@ -36,9 +36,7 @@ class SQLStorage:
         synchronous = str(options.settings.get("synchronous", "FULL")).upper()
         if synchronous not in SYNCHRONOUS:
             expected = " or ".join(SYNCHRONOUS)
-            raise ConfigurationError(
-                "Unknown value", field="settings.sqlite.synchronous", value=synchronous, expected=expected
-            )
+            raise ConfigurationError("Unknown value", field="settings.sqlite.synchronous", value=synchronous, expected=expected)
         self._database = Database(path_of(options.url, options.data_dir), synchronous)
         self._queue = SQLQueue(self._database, options)
         self.jobs = Jobs(self._database, self._queue)

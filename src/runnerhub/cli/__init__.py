@@ -27,10 +27,10 @@ _COMMANDS = {
 class _Commands(click.Group):
     """Commands imported when they are used, so that `--help` and completion are quick."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click passes it)
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
         found: click.Command = getattr(import_module(f"runnerhub.cli.{_COMMANDS[cmd_name]}"), cmd_name)

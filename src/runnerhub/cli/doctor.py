@@ -37,7 +37,7 @@ class Finding:
 @where_options
 def doctor(where: Where, *, as_json: bool) -> None:
     """Check Python, directories, storage, container backends and plugins."""
-    import json  # noqa: PLC0415
+    import json
 
     found = list(_machine())
     try:

@@ -52,17 +52,13 @@ def _step(job: Mapping[str, Any], at: str, repository: str, workspace: Path | No
     _known(job, KEYS, at)
     try:
         name = check.text(job.get("name"), "name", longest=256)
-        if "command" not in job:
-            raise ValidationError("Missing command", field="command", expected="a list of words, or a string for the shell")
-        needs = job.get("needs", [])
-        if isinstance(needs, str) or not isinstance(needs, list):
-            raise ValidationError("Must be a list", field="needs", value=needs, expected="names of jobs")
+        command, needs = _command(job), _needs(job)
         minutes = job.get("timeout_minutes")
         request = JobRequest(
             repository=job.get("repository", repository),
             job_name=name,
             labels=job.get("labels", ()),
-            command=job["command"],
+            command=command,
             image=job.get("image"),
             env=job.get("env", {}),
             timeout=None
@@ -72,13 +68,26 @@ def _step(job: Mapping[str, Any], at: str, repository: str, workspace: Path | No
             resources=_resources(job.get("resources", {})),
             workspace=workspace,
         )
-        return Step(name, request, tuple(check.text(need, f"needs[{i}]", longest=256) for i, need in enumerate(needs)))
+        return Step(name, request, needs)
     except ConfigurationError:
         raise
     except ValidationError as error:
         raise ConfigurationError(
             error.message, field=f"{at}.{error.field}", value=error.value, expected=error.expected
         ) from error
+
+
+def _command(job: Mapping[str, Any]) -> object:
+    if "command" not in job:
+        raise ValidationError("Missing command", field="command", expected="a list of words, or a string for the shell")
+    return job["command"]
+
+
+def _needs(job: Mapping[str, Any]) -> tuple[str, ...]:
+    needs = job.get("needs", [])
+    if not isinstance(needs, list):
+        raise ValidationError("Must be a list", field="needs", value=needs, expected="names of jobs")
+    return tuple(check.text(need, f"needs[{i}]", longest=256) for i, need in enumerate(needs))
 
 
 def _resources(table: object) -> Resources:

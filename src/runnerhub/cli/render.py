@@ -74,9 +74,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, coloured: int |
     """A table: with lines and colours on a terminal, else columns two blanks apart that nothing cuts."""
     stream = sys.stderr if err else sys.stdout
     if stream.isatty():
-        from rich.console import Console  # noqa: PLC0415  (slow to import)
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
 
         made = Table(*head, box=None, header_style="bold", pad_edge=False)
         for row in rows:

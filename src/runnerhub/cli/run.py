@@ -1,4 +1,4 @@
-"""`runnerhub run`: delegate one command, or the jobs of a file, to runners of an embedded hub, and stay until all have ended."""
+"""`runnerhub run`: delegate one command, or the jobs of a file, to an embedded hub, and stay until all have ended."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Options:
 @click.option("--no-workspace", is_flag=True, help="Start in an empty directory, not in a copy of this one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @where_options
-def run(  # noqa: PLR0913  (the options of a command)
+def run(
     where: Where,
     what: tuple[str, ...],
     labels: str,

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from attrs import define
 
@@ -52,8 +53,9 @@ class Progress:
 
 
 class View:
-    """Plain lines: each with its job's name, when there is more than one. Written by one thread, so that a slow reader of
-    the pipe never holds up the hub; when the reader is gone, `gone` is set.
+    """Plain lines: each with its job's name, when there is more than one.
+
+    They are written in a thread, so that a slow reader of the pipe never holds up the hub; when it is gone, `gone` is set.
     """
 
     def __init__(self, steps: Sequence[Progress]) -> None:
@@ -157,8 +159,8 @@ class LiveView(View):
 
     def __init__(self, steps: Sequence[Progress]) -> None:
         super().__init__(steps)
-        from rich.console import Console  # noqa: PLC0415  (slow to import)
-        from rich.live import Live  # noqa: PLC0415
+        from rich.console import Console
+        from rich.live import Live
 
         self._console = Console(no_color="NO_COLOR" in os.environ, highlight=False)
         self._live = Live(get_renderable=self._status, console=self._console, refresh_per_second=4, transient=True)
@@ -175,14 +177,14 @@ class LiveView(View):
 
     async def line(self, progress: Progress, line: LogLine) -> None:
         """A line of a job's log, under its name in its colour."""
-        from rich.text import Text  # noqa: PLC0415
+        from rich.text import Text
 
         text = Text.from_ansi(shown(line.text, colour=True))
         if len(self.steps) > 1:
             colour = _PALETTE[list(self.steps).index(progress) % len(_PALETTE)]
             text = Text(f"{progress.step.name:<{self._width}} ", style=colour) + text
         self._console.print(text)
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
 
     async def changed(self, progress: Progress) -> None:
         """The line of the step tells it."""
@@ -193,8 +195,8 @@ class LiveView(View):
         await super().summary()
 
     def _status(self) -> Any:
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.table import Table
+        from rich.text import Text
 
         grid = Table.grid(padding=(0, 2))
         for progress in self.steps:

@@ -52,7 +52,7 @@ def _tracked(directory: Path) -> list[str] | None:
     if git is None:
         return None
     command = [git, "-C", str(directory), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, capture_output=True, check=False)  # noqa: S603  (arguments of our own)
+    listed = subprocess.run(command, capture_output=True, check=False)
     if listed.returncode:
         return None
     return sorted({os.fsdecode(name) for name in listed.stdout.split(b"\0") if name})

@@ -53,7 +53,7 @@ class Hub:
     and needs no running loop. With `observe` it looks at a storage that other processes work on, and starts nothing.
     """
 
-    def __init__(  # noqa: PLR0913  (everything that may be replaced)
+    def __init__(
         self,
         config: HubConfig | None = None,
         *,
@@ -202,17 +202,13 @@ class Hub:
         if not self._observe:
             identity = stack.enter_context(Identity(config.name, data_dir))
             name, first = identity.name, identity.first
-        options = BackendOptions(
-            data_dir=data_dir, hub=name, ageing=config.ageing, now=clock.now, monotonic=clock.monotonic
-        )
+        options = BackendOptions(data_dir=data_dir, hub=name, ageing=config.ageing, now=clock.now, monotonic=clock.monotonic)
         storage, queue, together = self._stores(plugins, options)
         await stack.enter_async_context(storage)
         await stack.enter_async_context(queue)
         bus = Bus(storage.events, clock, config.poll_interval.total_seconds())
         await bus.open()
-        ledger = Ledger(
-            storage, queue, bus, clock, random=self._random, weights=config.weights, together=together
-        )
+        ledger = Ledger(storage, queue, bus, clock, random=self._random, weights=config.weights, together=together)
         pools = await self._pools(plugins, options, stack)
         own = OwnRunners(config, pools, ledger, clock, hub=name, random=self._random)
         registered = RegisteredRunners(config, storage, queue, ledger, clock, hub=name)
@@ -310,7 +306,7 @@ class Hub:
         async for event in self._parts.bus.subscribe(since):
             try:
                 await subscriber(event)
-            except Exception:
+            except Exception:  # noqa: BLE001  (a stranger's code; logged, and the others hear on)
                 _log.exception("a plugin's subscriber failed on %s %d", event.kind, event.sequence)
 
     async def _drain(self) -> None:
@@ -338,6 +334,6 @@ def data_directory(config: HubConfig) -> Path:
     """Where a hub of this configuration keeps what it needs: the configured place, or the platform's own."""
     if config.data_dir is not None:
         return config.data_dir
-    import platformdirs  # noqa: PLC0415  (keeps `import runnerhub` light)
+    import platformdirs
 
     return Path(platformdirs.user_data_dir("runnerhub"))

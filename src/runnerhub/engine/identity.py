@@ -45,9 +45,7 @@ class Identity:
             self.first, self.name = True, f"{self._plain}-{mark}"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Let go of the name."""
         if self._lock is not None:
             os.close(self._lock)

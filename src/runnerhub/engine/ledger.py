@@ -28,7 +28,7 @@ _OUTCOMES = {Conclusion.SUCCESS: Outcome.COMPLETED, Conclusion.CANCELLED: Outcom
 class Ledger:
     """Writes jobs. `together` says that the queue is the storage's own, so that both change in one transaction."""
 
-    def __init__(  # noqa: PLR0913  (the parts that a change of a job touches)
+    def __init__(
         self,
         storage: StorageBackend,
         queue: QueueBackend,

@@ -28,7 +28,7 @@ IN_THREAD = 32 * 1024
 class Recorder:
     """Stores the log of one attempt. Begins where the storage ends, so that a second life of the hub goes on."""
 
-    def __init__(  # noqa: PLR0913  (one per attempt, made in one place)
+    def __init__(
         self, store: LogStore, signals: Signals, clock: Clock, redactor: Redactor, *, job_id: str, attempt: int, most: int
     ) -> None:
         self._store, self._signals, self._clock, self._redactor = store, signals, clock, redactor
@@ -176,7 +176,7 @@ async def _frames(containers: ContainerBackend, container_id: str, cursor: str) 
                 yield LogFrame(fresh, str(offset))
 
 
-async def follow(  # noqa: PLR0913  (the parts that know when there is more)
+async def follow(
     store: LogStore, ledger: Ledger, signals: Signals, clock: Clock, *, job_id: str, after: int, wait: bool, poll: float
 ) -> AsyncGenerator[LogLine]:
     """Lines behind a number; with `wait` until the job has ended, else what there is. Raises `NotFoundError`."""

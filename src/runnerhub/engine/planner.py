@@ -80,9 +80,7 @@ def plan(demand: Mapping[LabelSet, int], offers: Sequence[Offer], room: int, pla
     """
     state = [offer for offer in offers if offer.free]
     starts: dict[int, int] = {}
-    fitting = {
-        labels: [index for index, offer in enumerate(state) if fits(labels, offer.labels)] for labels in demand
-    }
+    fitting = {labels: [index for index, offer in enumerate(state) if fits(labels, offer.labels)] for labels in demand}
     for labels in sorted(demand, key=lambda one: (len(fitting[one]), -len(one), sorted(one))):
         waiting = demand[labels]
         while waiting > 0 and room > 0:
@@ -116,7 +114,7 @@ class Situation:
     full_repositories: frozenset[str] = frozenset()
 
 
-def explain(job: Job, situation: Situation, now: datetime) -> Explanation:  # noqa: PLR0911  (one return per reason)
+def explain(job: Job, situation: Situation, now: datetime) -> Explanation:
     """Why a job stands where it stands; for one that waits, the first obstacle in the order a person would check."""
 
     def because(reason: Reason, message: str, since: datetime | None = None, pool: str | None = None) -> Explanation:

@@ -93,11 +93,15 @@ class Plugins:
             try:
                 changed = implementation.function(**{name: arguments[name] for name in implementation.argnames})
             except Exception as error:
-                raise PluginError(f"plugin {implementation.plugin_name!r} failed in runnerhub_filter_runner_spec: {error}") from error
+                raise PluginError(
+                    f"plugin {implementation.plugin_name!r} failed in runnerhub_filter_runner_spec: {error}"
+                ) from error
             if changed is None:
                 continue
             if not isinstance(changed, ContainerSpec) or changed.name != spec.name:
-                raise PluginError(f"plugin {implementation.plugin_name!r} must return a ContainerSpec of the same name, or None")
+                raise PluginError(
+                    f"plugin {implementation.plugin_name!r} must return a ContainerSpec of the same name, or None"
+                )
             spec = changed
         return spec
 
@@ -140,7 +144,9 @@ class Plugins:
             try:
                 plugin = entry.load()
             except Exception as error:
-                raise PluginError(f"plugin {owner!r} does not load: {type(error).__name__}: {error}; uninstall or fix it") from error
+                raise PluginError(
+                    f"plugin {owner!r} does not load: {type(error).__name__}: {error}; uninstall or fix it"
+                ) from error
             self._register(plugin, owner)
 
     def _collect(self, hook: str) -> dict[str, tuple[Any, str]]:
@@ -152,7 +158,8 @@ class Plugins:
             for name, made in found.items():
                 if name in offers:
                     raise PluginError(
-                        f"{hook}: {name!r} is offered by both {offers[name][1]!r} and {implementation.plugin_name!r}; remove one"
+                        f"{hook}: {name!r} is offered by both {offers[name][1]!r} and "
+                        f"{implementation.plugin_name!r}; remove one"
                     )
                 offers[name] = made, implementation.plugin_name
         return offers

@@ -33,7 +33,7 @@ class RunnerPool:
             raise NotFoundError("runner", runner_id)
         return runner
 
-    async def register(  # noqa: PLR0913  (what a runner says of itself)
+    async def register(
         self,
         name: str,
         labels: Sequence[str],
@@ -52,7 +52,7 @@ class RunnerPool:
         """A registered runner is alive; the answer says which jobs to begin and which of those it runs to stop."""
         return await self.registered.heartbeat(runner_id, running)
 
-    async def report(  # noqa: PLR0913  (what an agent says of a job)
+    async def report(
         self,
         runner_id: str,
         job_id: str,

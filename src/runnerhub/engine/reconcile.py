@@ -22,7 +22,7 @@ _PAGE = 500
 class Reconcile:
     """Keeps the hub's own leases alive, takes over those of the dead, and removes what belongs to nobody."""
 
-    def __init__(  # noqa: PLR0913  (it compares all that there is)
+    def __init__(
         self, parts: Parts, pool: RunnerPool, scheduler: Scheduler, runs: Runs, *, first: bool, together: bool
     ) -> None:
         self._parts, self._pool, self._scheduler, self._runs = parts, pool, scheduler, runs
@@ -94,7 +94,7 @@ class Reconcile:
             )
 
     async def _sweep(self) -> None:
-        """Containers and runners of this hub that no live job has: at once when the job is known to be over, else on the second sight."""
+        """Remove what no live job has: at once when the job is known to be over, else when it is seen a second time."""
         suspects: set[str] = set()
         for containers in self._pool.own.backends:
             for container in await containers.find({HUB_LABEL: self._parts.hub}):

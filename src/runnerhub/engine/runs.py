@@ -113,7 +113,7 @@ class Runs:
                         return
                     except UnavailableError as error:
                         _log.warning("job %s: waiting for what it needs: %s", job_id, error)
-                    except Exception:
+                    except Exception:  # noqa: BLE001  (the loop's edge: logged, tried again, given up)
                         errors += 1
                         _log.exception("job %s: error %d of %d", job_id, errors, _MOST_ERRORS)
                         if errors >= _MOST_ERRORS and await self._give_up(run):
@@ -139,7 +139,7 @@ class Runs:
                 await self._parts.ledger.advance(job, fact, lease=run.lease, remove_runner=job.runner_id)
             else:
                 await self._parts.queue.nack(run.lease, dead=True)
-        except Exception:
+        except Exception:  # noqa: BLE001  (logged, and tried again by the caller)
             _log.exception("job %s: cannot be given up yet", run.lease.job_id)
             return False
         return True
@@ -273,9 +273,7 @@ class Attempt:
 
     # ----------------------------------------------------------------------------------------------- attending
 
-    async def _attend(
-        self, job: Job, containers: ContainerBackend, container: Container, runner: Runner | None
-    ) -> None:
+    async def _attend(self, job: Job, containers: ContainerBackend, container: Container, runner: Runner | None) -> None:
         started = await self._ledger.advance(job, Started(job.attempt), lease=None, runner=runner)
         job = started or job
         if job.cancellation is not None:

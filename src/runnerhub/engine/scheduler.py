@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import anyio
+
 from runnerhub.engine.clock import wait_at_most
 from runnerhub.engine.planner import Offer, Place, Situation, Start, explain, plan
 from runnerhub.engine.pool import RunnerPool

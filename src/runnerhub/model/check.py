@@ -125,8 +125,8 @@ def metadata(value: object, field: str = "metadata") -> dict[str, Any]:
         raise ValidationError(
             "Too large", field=field, value=f"{len(encoded)} bytes", expected=f"at most {METADATA_BYTES} bytes"
         )
-    if "\\u0000" in encoded or re.search(r"\\ud[89a-f]", encoded) and _SURROGATE.search(json.dumps(json.loads(encoded), ensure_ascii=False)):
-        raise ValidationError(
-            "Must not contain NUL or lone surrogates", field=field, value="…", expected="plain text in JSON"
-        )
+    if "\\u0000" in encoded or (
+        re.search(r"\\ud[89a-f]", encoded) and _SURROGATE.search(json.dumps(json.loads(encoded), ensure_ascii=False))
+    ):
+        raise ValidationError("Must not contain NUL or lone surrogates", field=field, value="…", expected="plain text in JSON")
     return dict(value)

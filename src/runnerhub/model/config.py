@@ -231,7 +231,7 @@ class HubConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> HubConfig:
-        """From the environment: the file of `RUNNERHUB_CONFIG` if set, and `RUNNERHUB_STORAGE_URL`, `_CONTAINERS`, `_DATA_DIR`."""
+        """From the environment: the file of `RUNNERHUB_CONFIG`, and `RUNNERHUB_STORAGE_URL`, `_CONTAINERS`, `_DATA_DIR`."""
         environ = os.environ if environ is None else environ
         if path := environ.get(ENVIRONMENT + "CONFIG"):
             return cls.from_toml(path, environ)
@@ -279,9 +279,7 @@ def _nested(hint: Any, value: object, key: str) -> object:
             if not isinstance(value, (list, tuple)):
                 raise ConfigurationError("Must be a list of tables", field=key, value=value, expected=f"[[{key}]]")
             kind = typing.get_args(option)[0]
-            return tuple(
-                item if isinstance(item, kind) else _build(kind, item, f"{key}[{i}]") for i, item in enumerate(value)
-            )
+            return tuple(item if isinstance(item, kind) else _build(kind, item, f"{key}[{i}]") for i, item in enumerate(value))
         if option is Path and not isinstance(value, (str, Path)):
             raise ConfigurationError("Must be a path", field=key, value=value, expected="a path")
     return value

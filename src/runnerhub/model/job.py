@@ -122,8 +122,6 @@ def command_words(value: object) -> tuple[str, ...] | None:
     return words
 
 
-
-
 @frozen(kw_only=True)
 class JobRequest:
     """What somebody asks the hub to run. Checked when built: `ValidationError` names the field.

@@ -24,9 +24,7 @@ def checked(labels: object, field: str = "labels") -> tuple[str, ...]:
     if isinstance(labels, (str, bytes)) or not isinstance(labels, (Sequence, frozenset, set)):
         raise ValidationError("Must be a list", field=field, value=labels, expected="a list of labels")
     if len(labels) > MOST_LABELS:
-        raise ValidationError(
-            "Too many labels", field=field, value=f"{len(labels)} labels", expected=f"at most {MOST_LABELS}"
-        )
+        raise ValidationError("Too many labels", field=field, value=f"{len(labels)} labels", expected=f"at most {MOST_LABELS}")
     seen: dict[str, str] = {}
     for index, label in enumerate(sorted(labels) if isinstance(labels, (frozenset, set)) else labels):
         name = check.text(label, f"{field}[{index}]", longest=256)

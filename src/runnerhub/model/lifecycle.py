@@ -96,9 +96,7 @@ Fact: TypeAlias = Assigned | Started | Ended | TimedOut | Interrupted | CancelRe
 Change: TypeAlias = tuple[Job, Event]
 
 
-def create(
-    request: JobRequest, *, job_id: str, delegation_id: str, now: datetime, retry_of: str | None = None
-) -> Change:
+def create(request: JobRequest, *, job_id: str, delegation_id: str, now: datetime, retry_of: str | None = None) -> Change:
     """A new job in the queue."""
     job = Job(
         id=job_id,
@@ -215,7 +213,7 @@ def _interrupt(job: Job, fact: Interrupted, now: datetime) -> Change:
     return after, _event(JobRequeued, after, now, message=fact.message)
 
 
-def _complete(  # noqa: PLR0913  (all of them are the end of one job)
+def _complete(
     job: Job,
     now: datetime,
     conclusion: Conclusion,

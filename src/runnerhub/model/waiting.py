@@ -57,7 +57,7 @@ _ClassKey: TypeAlias = tuple[LabelSet, frozenset[frozenset[str]]]
 class _Class:
     """Jobs with one label set, of repositories that the same kinds of runners take."""
 
-    __slots__ = ("heads", "key", "kinds", "labels", "lanes", "number", "post", "size", "sample")
+    __slots__ = ("heads", "key", "kinds", "labels", "lanes", "number", "post", "sample", "size")
 
     def __init__(self, number: int, key: _ClassKey, sample: str, post: str) -> None:
         self.number, self.key, self.labels, self.sample, self.post = number, key, key[0], sample, post
@@ -271,6 +271,7 @@ class WaitingIndex:
         """The first job of a class, if its first lane has it ready; else that lane is put right and the class has another."""
         key, lane = group.heads[0]
         items = lane.items
+        waiting = None
         while items and ((waiting := self._jobs.get(items[0][3])) is None or waiting.key is not items[0]):
             heappop(items)
         blocked = None

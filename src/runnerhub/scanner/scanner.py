@@ -39,7 +39,7 @@ class Scanner:
         return await anyio.to_thread.run_sync(self._find, content)
 
     async def scan_image(self, image: str, *, scanner: str | None = None) -> Mapping[str, Any]:
-        """What an image scanner says of an image. Raises `NotFoundError` for an unknown scanner, `UnavailableError` for none."""
+        """What an image scanner says of an image. Raises `NotFoundError` for an unknown one, `UnavailableError` for none."""
         check.text(image, "image", longest=512)
         if not self._image_scanners:
             raise UnavailableError("no image scanner is installed; install a plugin that offers one")

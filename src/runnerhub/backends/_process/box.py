@@ -119,7 +119,7 @@ class Box:
     def delete(self) -> None:
         """Delete the directory, whatever the job did to its permissions."""
 
-        def again(function: object, path: str, _: object) -> None:
+        def again(_function: object, path: str, _: object) -> None:
             parent = Path(path).parent
             for each in (parent, Path(path)):
                 if each.exists() and not each.is_symlink():
@@ -187,22 +187,19 @@ def marked(name: str) -> list[int]:
     if sys.platform != "linux":
         return _marked_by_ps(wanted.decode())
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
             continue
         try:
-            environment = Path(f"/proc/{entry}/environ").read_bytes()
-            if wanted in environment.split(b"\0"):
-                found.append(int(entry))
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
         except OSError:
             continue
     return found
 
 
 def _marked_by_ps(wanted: str) -> list[int]:
-    import subprocess  # noqa: PLC0415  (macOS alone)
+    import subprocess
 
     table = subprocess.run(["/bin/ps", "-axEo", "pid=,command="], capture_output=True, text=True, check=False).stdout
     return [int(line.split(None, 1)[0]) for line in table.splitlines() if wanted in line.split()]
-
-

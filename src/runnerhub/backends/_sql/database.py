@@ -230,16 +230,17 @@ def upgrade(engine: Engine, path: Path) -> tuple[str | None, str]:
     old = revision(engine, path)
     if old == HEAD:
         return old, HEAD
-    from alembic import command  # noqa: PLC0415  (slow to import, and most openings do not need it)
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if old is not None and old not in known:
         raise SchemaError(
-            f"{str(path)!r} has schema {old}, which is newer than this runnerhub's {HEAD}: upgrade runnerhub, or name another storage"
+            f"{str(path)!r} has schema {old}, which is newer than this runnerhub's {HEAD}: "
+            "upgrade runnerhub, or name another storage"
         )
     with engine.connect() as connection:
         config.attributes["connection"] = connection

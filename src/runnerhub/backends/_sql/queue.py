@@ -55,9 +55,7 @@ class _Memory:
         counters = dict(connection.execute("select name, n from counters where name like 'queue.%'").fetchall())
         self.paused = {queue for queue in QUEUES if counters.get(f"queue.paused.{queue}")}
         self.last = counters.get("queue.sequence", 0)
-        self.oldest = connection.execute(
-            "select min(since) from queue_entries where state = 0 and level > 0"
-        ).fetchone()[0]
+        self.oldest = connection.execute("select min(since) from queue_entries where state = 0 and level > 0").fetchone()[0]
         self.due = connection.execute("select min(due) from queue_entries where state = 2").fetchone()[0]
         self.dirty_shares: set[tuple[int, str]] = set()
         self.dirty_levels: set[int] = set()
@@ -320,14 +318,17 @@ class SQLQueue:
             conditions.append(f"({' or '.join(allowed)})")
             values += [*named, *owners]
         sql = (
-            "select level, tag, seq, job_id, repository from queue_entries where "  # noqa: S608  (only marks are put in)
+            "select level, tag, seq, job_id, repository from queue_entries where "
             f"{' and '.join(conditions)} order by level, tag, seq limit 1"
         )
         found: tuple[Any, ...] | None = connection.execute(sql, values).fetchone()
         return found
 
     def _nack(self, connection: sqlite3.Connection, lease: Lease, delay: timedelta | None, *, dead: bool) -> bool:
-        sql = "select lane, level, tag, seq, repository, since from queue_entries where job_id = ? and state = 1 and owner = ? and token = ?"
+        sql = (
+            "select lane, level, tag, seq, repository, since from queue_entries"
+            " where job_id = ? and state = 1 and owner = ? and token = ?"
+        )
         row = connection.execute(sql, (lease.job_id, lease.owner, lease.token)).fetchone()
         if row is None:
             return False
@@ -376,7 +377,10 @@ class SQLQueue:
         """Let in what is due, and move up what has aged."""
         memory, now = self._of(connection), self._options.now().timestamp()
         if memory.due is not None and memory.due <= now:
-            sql = "select job_id, lane, repository, weight, due from queue_entries where state = 2 and due <= ? order by due limit ?"
+            sql = (
+                "select job_id, lane, repository, weight, due from queue_entries"
+                " where state = 2 and due <= ? order by due limit ?"
+            )
             for job_id, lane, repository, weight, due in connection.execute(sql, (now, PROMOTED_AT_ONCE)).fetchall():
                 priority = memory.priorities[lane]
                 memory.count(f"queue.delayed.{priority.queue}", -1)
@@ -396,7 +400,7 @@ class SQLQueue:
             sql = "select min(since) from queue_entries where state = 0 and level > 0"
             memory.oldest = connection.execute(sql).fetchone()[0]
 
-    def _rank(  # noqa: PLR0913, PLR0917  (the columns of an entry)
+    def _rank(
         self, connection: sqlite3.Connection, job_id: str, lane: int, level: int, repository: str, weight: float, since: float
     ) -> None:
         """Put an entry at the end of its repository's share in a level."""
@@ -471,9 +475,7 @@ class SQLQueue:
         queue = lease.priority.queue
         self._of(connection).count(f"queue.failed.{queue}", 1)
         connection.execute("insert into queue_failed (queue, job_id) values (?, ?)", (queue, lease.job_id))
-        connection.execute(
-            "delete from queue_failed where id <= (select max(id) from queue_failed) - ?", (FAILED_KEPT,)
-        )
+        connection.execute("delete from queue_failed where id <= (select max(id) from queue_failed) - ?", (FAILED_KEPT,))
 
     def _control(self, connection: sqlite3.Connection, queue: str, action: Control) -> list[str]:
         memory = self._of(connection)
@@ -524,5 +526,3 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return str(round((time.time() - time.monotonic()) / 60))
-
-

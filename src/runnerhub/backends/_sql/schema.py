@@ -88,13 +88,9 @@ log_positions = Table(
     Column("truncated", Integer, nullable=False),
 )
 
-settings = Table(
-    "settings", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False)
-)
+settings = Table("settings", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
 
-counters = Table(
-    "counters", metadata, Column("name", Text, primary_key=True), Column("n", Integer, nullable=False)
-)
+counters = Table("counters", metadata, Column("name", Text, primary_key=True), Column("n", Integer, nullable=False))
 
 queue_lanes = Table(
     "queue_lanes",

@@ -194,7 +194,7 @@ class Jobs:
         for job_id, status, conclusion in old:
             self._count(status, conclusion, -1)
             for table in ("log_chunks", "log_positions"):
-                connection.execute(f"delete from {table} where job_id = ?", (job_id,))  # noqa: S608  (names from above)
+                connection.execute(f"delete from {table} where job_id = ?", (job_id,))
             connection.execute("delete from jobs where id = ?", (job_id,))
         return len(old)
 
@@ -256,7 +256,7 @@ class Events:
         return await self._database.write(lambda connection: store_event(connection, event))
 
     async def after(self, sequence: int, limit: int = 500) -> list[Event]:
-        sql = f"select {_EVENT} from events where sequence > ? order by sequence limit ?"  # noqa: S608  (a constant)
+        sql = f"select {_EVENT} from events where sequence > ? order by sequence limit ?"
         rows = await self._database.read(lambda connection: connection.execute(sql, (sequence, limit)).fetchall())
         return [event_of(row) for row in rows]
 
@@ -304,7 +304,7 @@ class Logs:
         await self._database.write(work)
 
     async def read(self, job_id: str, after: int = 0, limit: int = 16) -> Sequence[LogChunk]:
-        sql = f"select {_CHUNK} from log_chunks where job_id = ? and last_line > ? order by last_line limit ?"  # noqa: S608
+        sql = f"select {_CHUNK} from log_chunks where job_id = ? and last_line > ? order by last_line limit ?"
         rows = await self._database.read(lambda connection: connection.execute(sql, (job_id, after, limit)).fetchall())
         return [_chunk(row) for row in rows]
 
