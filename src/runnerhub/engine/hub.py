@@ -188,6 +188,11 @@ class Hub:
             await stack.aclose()
 
     @property
+    def name(self) -> str:
+        """Its name among the hubs of its storage, while it is open."""
+        return self._opened.hub
+
+    @property
     def _opened(self) -> Parts:
         if self._stack is None:
             raise HubStateError("the hub is not open; use `async with Hub(...) as hub`")

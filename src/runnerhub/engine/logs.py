@@ -14,6 +14,7 @@ from runnerhub.engine.bus import Signals
 from runnerhub.engine.clock import wait_at_most
 from runnerhub.engine.ledger import Ledger
 from runnerhub.model.container import LogFrame
+from runnerhub.model.errors import RunnerHubError
 from runnerhub.model.log import LONGEST_LINE, LogChunk, LogLine, LogPosition, pack, step_after, unpack_all
 from runnerhub.protocols import Clock, ContainerBackend, LogStore, ResumableLogs
 from runnerhub.scanner.secrets import Redactor
@@ -42,6 +43,7 @@ class Recorder:
         self._came = anyio.Event()
         self._took = anyio.Event()
         self._end = anyio.Event()
+        self._failed: RunnerHubError | None = None
 
     async def record(self, containers: ContainerBackend, container_id: str) -> None:
         """Store all output until the container has exited and all was read."""
@@ -55,28 +57,43 @@ class Recorder:
         self._came, self._end = anyio.Event(), anyio.Event()
         self._frames.clear()
         self._buffered, self._tail = 0, b""
+        self._failed = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, tasks.cancel_scope, name=f"log writer of {self._job_id}")
             await self._read(containers, container_id)
+        if self._failed is not None:
+            raise self._failed
 
     async def _read(self, containers: ContainerBackend, container_id: str) -> None:
         skip = self._skip
-        async with aclosing(_frames(containers, container_id, self._base)) as frames:
-            async for frame in frames:
-                data = frame.data[skip:]
-                skip = max(0, skip - len(frame.data))
-                if not data:
-                    continue
-                self._frames.append((self._clock.now().timestamp(), LogFrame(data, frame.cursor)))
-                self._buffered += len(data)
-                self._came.set()
-                while self._buffered > BUFFER_BYTES:
-                    self._took = anyio.Event()
-                    await self._took.wait()
+        try:
+            async with aclosing(_frames(containers, container_id, self._base)) as frames:
+                async for frame in frames:
+                    data = frame.data[skip:]
+                    skip = max(0, skip - len(frame.data))
+                    if data:
+                        await self._take(data, frame.cursor)
+        except RunnerHubError as error:  # raised by `record`, once what was read is stored
+            self._failed = error
         self._end.set()
         self._came.set()
 
+    async def _take(self, data: bytes, cursor: str) -> None:
+        self._frames.append((self._clock.now().timestamp(), LogFrame(data, cursor)))
+        self._buffered += len(data)
+        self._came.set()
+        while self._buffered > BUFFER_BYTES:
+            self._took = anyio.Event()
+            await self._took.wait()
+
     async def _write(self, reading: anyio.CancelScope) -> None:
+        try:
+            await self._store_all(reading)
+        except RunnerHubError as error:
+            self._failed = error
+            reading.cancel()
+
+    async def _store_all(self, reading: anyio.CancelScope) -> None:
         while True:
             await self._came.wait()
             ended, self._came = self._end.is_set(), anyio.Event()
@@ -86,7 +103,7 @@ class Recorder:
                     reading.cancel()
                     return
             if ended:
-                if self._tail:
+                if self._tail and self._failed is None:
                     await self._store_some(final=True)
                 return
             if self._buffered < FLUSH_BYTES:
