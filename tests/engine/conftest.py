@@ -23,6 +23,8 @@ def make_hub(tmp_path: Path) -> Callable[..., Hub]:
 
     def make(containers: FakeContainers | None = None, clock: FakeClock | None = None, **more: object) -> Hub:
         mine = {name: more.pop(name) for name in ("storage_object", "queue_object", "plugins", "place", "observe") if name in more}
+        if clock is not None:
+            more.setdefault("drain_timeout", 0)  # nobody lets time pass while the hub closes
         config = HubConfig.from_mapping(
             {"storage": "memory", "data_dir": str(tmp_path), "pools": [PoolConfig(labels=("linux",), max_runners=2)], **more}
         )

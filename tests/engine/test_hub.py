@@ -50,7 +50,6 @@ async def test_a_job_runs_from_delegation_to_its_end(make_hub: MakeHub) -> None:
             if isinstance(event, JobCompleted):
                 break
         assert kinds == ["JobQueued", "JobAssigned", "JobStarted", "JobCompleted"]
-        await events.aclose()
     assert containers.containers == []
     assert list(containers.starts.values()) == [1]
 

@@ -74,7 +74,7 @@ async def test_every_waiting_job_is_explained_right(make_hub: MakeHub, clock: Fa
         await ask("quota", Reason.REPOSITORY_QUOTA, "linux", labels=("linux",))
         await ask("other", Reason.RUNNING, "linux", labels=("linux",), repository="octo/b")
         await ask("full", Reason.POOL_FULL, "linux", labels=("linux",), repository="octo/c")
-        await ask("none", Reason.NO_MATCHING_POOL, "linux", labels=("linux", "gpu"))
+        await ask("none", Reason.NO_MATCHING_POOL, "gpu", labels=("linux", "gpu"))
         for job_id, (name, reason, pool) in explained.items():
             told = await hub.scheduler.explain(job_id)
             assert (name, told.reason, told.closest_pool) == (name, reason, pool)

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -202,9 +202,8 @@ class Conductor:
         if told.reason is Reason.NO_MATCHING_POOL:
             self._unmatched = True
             await self._cancel(job_id, told.message)
-        async with aclosing(self._hub.logs(job_id, follow=True)) as lines:
-            async for line in lines:
-                await self._view.line(one, line)
+        async for line in self._hub.logs(job_id, follow=True):
+            await self._view.line(one, line)
         one.job = await self._hub.wait(job_id)
         if told.reason is Reason.NO_MATCHING_POOL:
             one.job = evolve(one.job, message=told.message)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
+from typing import Self
 from weakref import WeakValueDictionary
 
 import anyio
@@ -87,19 +88,20 @@ class Bus:
                     del self._early[sequence]
                 self._deliver()
 
-    async def subscribe(self, since: int) -> AsyncGenerator[Event]:
+    def subscribe(self, since: int) -> Subscription:
         """All events behind a sequence, then new ones as they come."""
+        return Subscription(self, since)
+
+    async def next(self, since: int) -> list[Event]:
+        """Some events behind a sequence; waits until there are any."""
         while True:
             moved = self._moved
-            if since < self._last:
-                found = await self._between(since)
-                for event in found:
-                    since = event.sequence
-                    yield event
-                if not found:  # pruned meanwhile
-                    since = self._last
-            else:
+            if since >= self._last:
                 await moved.wait()
+            elif found := await self._between(since):
+                return found
+            else:  # pruned meanwhile
+                since = self._last
 
     async def _between(self, since: int) -> list[Event]:
         if self._recent and self._recent[0].sequence <= since + 1:
@@ -122,3 +124,21 @@ class Bus:
             listener(event)
         moved, self._moved = self._moved, anyio.Event()
         moved.set()
+
+
+class Subscription:
+    """An iterator over events without end; there is nothing to close."""
+
+    def __init__(self, bus: Bus, since: int) -> None:
+        self._bus, self._since = bus, since
+        self._ready: deque[Event] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._ready:
+            self._ready.extend(await self._bus.next(self._since))
+        event = self._ready.popleft()
+        self._since = event.sequence
+        return event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from runnerhub.engine.bus import Bus
 from runnerhub.engine.clock import SystemClock, deadline
 from runnerhub.engine.identity import Identity
 from runnerhub.engine.ledger import Ledger
-from runnerhub.engine.logs import follow as follow_log
+from runnerhub.engine.logs import LogLines
 from runnerhub.engine.own import OwnRunners, Pool
 from runnerhub.engine.planner import STRATEGIES, Place
 from runnerhub.engine.plugins import Plugins
@@ -43,7 +43,6 @@ from runnerhub.scanner.scanner import Scanner
 
 _log = logging.getLogger("runnerhub")
 _CLOSING_SECONDS = 30.0
-_FOLLOW_POLL = 0.2
 
 
 class Hub:
@@ -105,18 +104,11 @@ class Hub:
             raise TimeoutError(f"job {job_id} has not completed after {seconds:g} s")
         return job
 
-    def logs(self, job_id: str, *, follow: bool = False, after: int = 0) -> AsyncGenerator[LogLine]:
+    def logs(self, job_id: str, *, follow: bool = False, after: int = 0) -> AsyncIterator[LogLine]:
         """Lines behind a number, in order; with `follow` until the job has completed. Raises `NotFoundError`."""
         parts = self._opened
-        return follow_log(
-            parts.storage.logs,
-            parts.ledger,
-            parts.bus.logged,
-            self._clock,
-            job_id=job_id,
-            after=after,
-            wait=follow,
-            poll=_FOLLOW_POLL,
+        return LogLines(
+            parts.storage.logs, parts.ledger, parts.bus.logged, self._clock, job_id=job_id, after=after, follow=follow
         )
 
     async def cancel(self, job_id: str, *, by: str, why: str = "") -> Job:
@@ -138,7 +130,7 @@ class Hub:
         (again,) = await self._opened.ledger.create([request], retry_of=job.id)
         return again
 
-    def subscribe(self, since: int | None = None) -> AsyncGenerator[Event]:
+    def subscribe(self, since: int | None = None) -> AsyncIterator[Event]:
         """Every event in order: from now on, or all behind a stored sequence. Never loses one that is kept."""
         bus = self._opened.bus
         return bus.subscribe(bus.last if since is None else since)

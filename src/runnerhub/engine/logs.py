@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Self
 
 import anyio
 import anyio.to_thread
@@ -24,6 +25,7 @@ FLUSH_SECONDS = 0.1
 CHUNK_BYTES = 1024 * 1024
 BUFFER_BYTES = 4 * 1024 * 1024
 IN_THREAD = 32 * 1024
+FOLLOW_SECONDS = 0.2
 
 
 class Recorder:
@@ -193,17 +195,35 @@ async def _frames(containers: ContainerBackend, container_id: str, cursor: str) 
                 yield LogFrame(fresh, str(offset))
 
 
-async def follow(
-    store: LogStore, ledger: Ledger, signals: Signals, clock: Clock, *, job_id: str, after: int, wait: bool, poll: float
-) -> AsyncGenerator[LogLine]:
-    """Lines behind a number; with `wait` until the job has ended, else what there is. Raises `NotFoundError`."""
-    while True:
-        more = signals.get(job_id)
-        over = (await ledger.fresh(job_id)).completed or not wait
-        while chunks := await store.read(job_id, after):
-            for line in unpack_all(chunks, after):
-                after = line.number
-                yield line
-        if over:
-            return
-        await wait_at_most(clock, poll, more)
+class LogLines:
+    """An iterator over the lines of a job's log behind a number; there is nothing to close."""
+
+    def __init__(
+        self, store: LogStore, ledger: Ledger, signals: Signals, clock: Clock, *, job_id: str, after: int, follow: bool
+    ) -> None:
+        self._store, self._ledger, self._signals, self._clock = store, ledger, signals, clock
+        self._job_id, self._after, self._follow = job_id, after, follow
+        self._ready: deque[LogLine] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> LogLine:
+        if not self._ready:
+            await self._fill()
+        line = self._ready.popleft()
+        self._after = line.number
+        return line
+
+    async def _fill(self) -> None:
+        """Read on; wait for more, if the job has not ended and it is to be followed."""
+        while True:
+            more = self._signals.get(self._job_id)
+            over = not self._follow or (await self._ledger.fresh(self._job_id)).completed
+            if chunks := await self._store.read(self._job_id, self._after):
+                self._ready.extend(unpack_all(chunks, self._after))
+                return
+            if over:
+                await self._ledger.fresh(self._job_id)
+                raise StopAsyncIteration
+            await wait_at_most(self._clock, FOLLOW_SECONDS, more)

@@ -76,7 +76,7 @@ def plan(demand: Mapping[LabelSet, int], offers: Sequence[Offer], room: int, pla
     """How many jobs go where: never more than `room`, never more than there is demand that fits.
 
     Demand with the fewest places goes first, to the least special of them, so that a place with rare labels stays free
-    for those who need it.
+    for those who need it; for the same reason the least special places take theirs first.
     """
     state = [offer for offer in offers if offer.free]
     starts: dict[int, int] = {}
@@ -94,7 +94,8 @@ def plan(demand: Mapping[LabelSet, int], offers: Sequence[Offer], room: int, pla
             state[index] = evolve(chosen, busy=chosen.busy + 1)
             starts[index] = starts.get(index, 0) + 1
             waiting, room = waiting - 1, room - 1
-    return [Start(state[index], count) for index, count in starts.items()]
+    planned = [Start(state[index], count) for index, count in starts.items()]
+    return sorted(planned, key=lambda start: len(start.offer.labels))
 
 
 def warm(*, min_idle: int, idle: int, occupied: int, most: int) -> int:
