@@ -22,7 +22,9 @@ def make_hub(tmp_path: Path) -> Callable[..., Hub]:
     """A hub in memory; keywords are its configuration, but for `containers`, `clock` and those of the Hub."""
 
     def make(containers: FakeContainers | None = None, clock: FakeClock | None = None, **more: object) -> Hub:
-        mine = {name: more.pop(name) for name in ("storage_object", "queue_object", "plugins", "place", "observe") if name in more}
+        mine = {
+            name: more.pop(name) for name in ("storage_object", "queue_object", "plugins", "place", "observe") if name in more
+        }
         if clock is not None:
             more.setdefault("drain_timeout", 0)  # nobody lets time pass while the hub closes
         config = HubConfig.from_mapping(

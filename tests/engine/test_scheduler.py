@@ -48,7 +48,7 @@ async def test_ten_thousand_jobs_each_end_once(make_hub: MakeHub, storage: str, 
             completed[event.job_id or ""] += event.kind == "JobCompleted"
             if kinds["JobCompleted"] == count:
                 break
-        assert kinds == {kind: count for kind in ("JobQueued", "JobAssigned", "JobStarted", "JobCompleted")}
+        assert kinds == dict.fromkeys(("JobQueued", "JobAssigned", "JobStarted", "JobCompleted"), count)
         assert set(completed.values()) == {1}
         status = await hub.status()
         assert status.jobs == {"completed": count, "success": count}

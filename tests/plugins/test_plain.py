@@ -16,7 +16,7 @@ from runnerhub.model.config import BackendOptions
 from runnerhub.testing import ContainerSuite
 
 sys.path.insert(0, str(Path(__file__).with_name("plain")))
-from runnerhub_plain import Plain  # noqa: E402
+from runnerhub_plain import Plain
 
 
 class TestPlain(ContainerSuite):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -46,7 +47,7 @@ class SQLStorage:
         self.settings = Settings(self._database)
         self._database.before = self._queue.refresh
 
-        def flush(connection: _database.sqlite3.Connection) -> None:
+        def flush(connection: sqlite3.Connection) -> None:
             self.jobs.flush(connection)
             self._queue.flush(connection)
 

@@ -60,15 +60,15 @@ class Ledger:
             changes.append(JobChange(job=job, event=event, put=self._entry(job) if self._together else None))
         saved = await self._storage.jobs.save(changes)
         jobs = []
-        for change, event in zip(changes, saved, strict=True):
-            if event is None:
+        for change, stored in zip(changes, saved, strict=True):
+            if stored is None:
                 jobs.append(await self._twin(change.job.request))
             else:
                 jobs.append(self._remember(change.job))
         if not self._together:
             await self._queue.put([self._entry(job) for job in jobs if job.status is JobStatus.QUEUED])
-        for event in saved:
-            self._publish(event)
+        for stored in saved:
+            self._publish(stored)
         return jobs
 
     async def job(self, job_id: str) -> Job:

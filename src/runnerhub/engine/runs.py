@@ -295,6 +295,7 @@ class Attempt:
             attempt=job.attempt,
             most=self._config.max_log_bytes,
         )
+        status = ExitStatus(code=None, lost="not seen")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._record, recorder, containers, container_id, name=f"log of {job.id}")
             with anyio.CancelScope() as enforcing:

@@ -160,6 +160,10 @@ def _weights(value: object) -> dict[str, float]:
     }
 
 
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(check.text(str(value), "data_dir", longest=4096))
+
+
 @frozen(kw_only=True)
 class HubConfig:
     """How a hub works. Every default runs with no service installed.
@@ -169,7 +173,7 @@ class HubConfig:
     """
 
     name: str = _text("hub", longest=64)
-    data_dir: Path | None = field(default=None, converter=lambda value: None if value is None else Path(value))
+    data_dir: Path | None = field(default=None, converter=_path)
     storage: str = _text("sqlite")
     queue: str | None = _text(None)
     containers: str = _text("process")

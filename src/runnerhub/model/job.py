@@ -122,6 +122,10 @@ def command_words(value: object) -> tuple[str, ...] | None:
     return words
 
 
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(check.text(str(value), "workspace", longest=4096))
+
+
 @frozen(kw_only=True)
 class JobRequest:
     """What somebody asks the hub to run. Checked when built: `ValidationError` names the field.
@@ -144,7 +148,7 @@ class JobRequest:
     resources: Resources = field(factory=Resources)
     delay: timedelta = timedelta(0)
     github_job_id: int | None = None
-    workspace: Path | None = None
+    workspace: Path | None = field(default=None, converter=_path)
 
     def __attrs_post_init__(self) -> None:
         check.repository(self.repository)
@@ -162,8 +166,6 @@ class JobRequest:
             raise ValidationError("Must be Resources", field="resources", value=self.resources, expected="Resources(...)")
         if self.github_job_id is not None:
             check.integer(self.github_job_id, "github_job_id", least=1, most=2**63 - 1)
-        if self.workspace is not None and not isinstance(self.workspace, Path):
-            object.__setattr__(self, "workspace", Path(check.text(self.workspace, "workspace", longest=4096)))
 
     @property
     def label_set(self) -> LabelSet:

@@ -274,7 +274,7 @@ class WaitingIndex:
         waiting = None
         while items and ((waiting := self._jobs.get(items[0][3])) is None or waiting.key is not items[0]):
             heappop(items)
-        blocked = None
+        blocked: str | Priority | None = None
         if items and items[0] is key and not lane.parked:
             if lane.priority in self._paused:
                 blocked = lane.priority

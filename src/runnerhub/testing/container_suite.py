@@ -24,9 +24,7 @@ class ContainerSuite:
 
     def spec(self, script: str, name: str = "rh-suite-1", labels: dict[str, str] | None = None, **env: str) -> ContainerSpec:
         """A container that runs a shell script."""
-        return ContainerSpec(
-            name=name, command=("/bin/sh", "-c", script), image=self.image, env=env, labels=labels or LABELS
-        )
+        return ContainerSpec(name=name, command=("/bin/sh", "-c", script), image=self.image, env=env, labels=labels or LABELS)
 
     async def _run(self, containers: ContainerBackend, spec: ContainerSpec) -> tuple[bytes, ExitStatus]:
         with anyio.fail_after(LONGEST):
@@ -127,7 +125,8 @@ class ContainerSuite:
 
     async def test_a_job_may_end_itself_within_its_grace(self, containers: ContainerBackend) -> None:
         with anyio.fail_after(LONGEST):
-            container = await containers.start(self.spec("trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 0.05; done"))
+            script = "trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+            container = await containers.start(self.spec(script))
             async with aclosing(containers.logs(container.id)) as pieces:  # type: ignore[type-var]
                 async for _ in pieces:
                     break

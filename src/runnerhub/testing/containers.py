@@ -39,8 +39,9 @@ class _Fake:
 
 
 class FakeContainers:
-    """A `ContainerBackend` with `ResumableLogs` and `Warm`, in memory. One object may serve several hubs one after the other,
-    as a real engine does: closing it ends nothing.
+    """A `ContainerBackend` with `ResumableLogs` and `Warm`, in memory.
+
+    One object may serve several hubs one after the other, as a real engine does: closing it ends nothing.
     """
 
     def __init__(self, script: Callable[[ContainerSpec], FakeRun] | None = None, *, clock: Clock | None = None) -> None:

@@ -22,8 +22,9 @@ TTL = timedelta(seconds=15)
 
 
 class QueueSuite:
-    """Subclass it with a fixture `queue` that gives an opened queue made with the fixture `options` (so that its time is the
-    fixture `clock`'s).
+    """Subclass it with a fixture `queue` that gives an opened queue made with the fixture `options`.
+
+    Its time is then the fixture `clock`'s.
     """
 
     pytestmark = pytest.mark.anyio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -28,7 +29,7 @@ def _new(one: Job) -> JobChange:
     return JobChange(job=one, event=JobQueued(at=one.created_at, job_id=one.id, repository=one.repository, data={"☃": [1]}))
 
 
-def _next(one: Job, **changes: object) -> JobChange:
+def _next(one: Job, **changes: Any) -> JobChange:
     after = evolve(one, version=one.version + 1, updated_at=one.updated_at + timedelta(seconds=1), **changes)
     return JobChange(job=after, event=JobAssigned(at=after.updated_at, job_id=one.id))
 

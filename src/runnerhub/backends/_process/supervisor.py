@@ -142,8 +142,8 @@ class Supervisor:
             os._exit(127)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status:
-            with open(self.path("unpack"), encoding="utf-8", errors="replace") as report:
-                text = report.read(500).strip()
+            with open(self.path("unpack"), encoding="utf-8", errors="replace") as told:
+                text = told.read(500).strip()
             raise StartError(f"workspace {archive!r} cannot be unpacked: {text}", retryable=False)
 
     def spawn(self, request: dict) -> None:

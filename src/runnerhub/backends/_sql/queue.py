@@ -1,84 +1,32 @@
 """The queue in the database: the order of waiting jobs as index keys, claims that look at one lane.
 
 A *lane* is a label set and a priority. What orders the entries of a lane is stored with them (level, tag, sequence: see
-`runnerhub.model.waiting`), so that the first of a lane is the first of its index. The writer keeps what it needs to choose
-a lane in memory, until it sees that another process has written.
+`runnerhub.model.waiting`), so that the first of a lane is the first of its index.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from bisect import bisect_left, insort
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from runnerhub.backends._sql.database import Database
+from runnerhub.backends._sql.lanes import FIRST, Lanes, Order, read_stats
 from runnerhub.model.change import Ack
 from runnerhub.model.config import BackendOptions
 from runnerhub.model.errors import NotFoundError
-from runnerhub.model.job import QUEUES, Priority
-from runnerhub.model.labels import LabelSet, from_key, key
-from runnerhub.model.queue import Control, Lease, Outcome, QueueCounts, QueueEntry, QueueStats, Wanted
+from runnerhub.model.job import QUEUES
+from runnerhub.model.labels import key
+from runnerhub.model.queue import Control, Lease, Outcome, QueueEntry, QueueStats, Wanted
 
-WAITING, ACTIVE, DELAYED = 0, 1, 2
+WAITING, DELAYED = 0, 2
 FAILED_KEPT = 10_000
 PROMOTED_AT_ONCE = 1000
-Order: TypeAlias = tuple[int, float, int]
 _NEVER = float("inf")
-_FIRST = (
-    "select level, tag, seq, job_id, repository from queue_entries where state = 0 and lane = ?"
-    " order by level, tag, seq limit 1"
-)
-
-
-class _Memory:
-    """What the writer remembers of the database between groups; true as long as nobody else writes."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.lanes: dict[tuple[str, str], int] = {}
-        self.labels: dict[int, LabelSet] = {}
-        self.priorities: dict[int, Priority] = {}
-        for lane, labels, priority in connection.execute("select id, labels, priority from queue_lanes"):
-            self.add_lane(lane, labels, priority)
-        self.firsts: dict[int, Order] = {}
-        self.order: list[tuple[Order, int]] = []
-        for lane in self.labels:
-            if row := connection.execute(_FIRST, (lane,)).fetchone():
-                self.firsts[lane] = row[:3]
-        self.order = sorted((first, lane) for lane, first in self.firsts.items())
-        self.virtual = dict(connection.execute("select level, virtual from queue_levels").fetchall())
-        self.shares: dict[tuple[int, str], list[Any]] = {}
-        counters = dict(connection.execute("select name, n from counters where name like 'queue.%'").fetchall())
-        self.paused = {queue for queue in QUEUES if counters.get(f"queue.paused.{queue}")}
-        self.last = counters.get("queue.sequence", 0)
-        self.oldest = connection.execute("select min(since) from queue_entries where state = 0 and level > 0").fetchone()[0]
-        self.due = connection.execute("select min(due) from queue_entries where state = 2").fetchone()[0]
-        self.dirty_shares: set[tuple[int, str]] = set()
-        self.dirty_levels: set[int] = set()
-        self.lane_deltas: dict[int, int] = {}
-        self.counter_deltas: dict[str, int] = {}
-        self.written = self.last
-
-    def add_lane(self, lane: int, labels: str, priority: str) -> None:
-        self.lanes[labels, priority] = lane
-        self.labels[lane] = from_key(labels)
-        self.priorities[lane] = Priority(priority)
-
-    def show(self, lane: int, first: Order | None) -> None:
-        """The first entry of a lane is another one now."""
-        before = self.firsts.pop(lane, None)
-        if before is not None:
-            del self.order[bisect_left(self.order, (before, lane))]
-        if first is not None:
-            self.firsts[lane] = first
-            insort(self.order, (first, lane))
-
-    def count(self, name: str, step: int) -> None:
-        self.counter_deltas[name] = self.counter_deltas.get(name, 0) + step
 
 
 class SQLQueue:
@@ -87,7 +35,7 @@ class SQLQueue:
     def __init__(self, database: Database, options: BackendOptions) -> None:
         self._database, self._options = database, options
         self._ageing = options.ageing.total_seconds()
-        self._memory: _Memory | None = None
+        self._lanes: Lanes | None = None
         self._version = -1
         self._boot = _boot()
 
@@ -139,11 +87,11 @@ class SQLQueue:
         return await self._database.write(work)
 
     async def stats(self) -> QueueStats:
-        memory = self._memory
+        memory = self._lanes
         now = self._options.now().timestamp()
         if memory is None or min(memory.due or _NEVER, (memory.oldest or _NEVER) + self._ageing) <= now:
             await self._database.write(self._tick)
-        return await self._database.read(_stats)
+        return await self._database.read(read_stats)
 
     async def control(self, queue: str, action: Control) -> list[str]:
         if queue not in QUEUES:
@@ -222,11 +170,11 @@ class SQLQueue:
         """A group begins: forget what another process may have changed."""
         version = connection.execute("pragma data_version").fetchone()[0]
         if version != self._version:
-            self._version, self._memory = version, None
+            self._version, self._lanes = version, None
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """A group ends: write what was kept in memory."""
-        memory = self._memory
+        memory = self._lanes
         if memory is None:
             return
         for at in memory.dirty_shares:
@@ -258,7 +206,7 @@ class SQLQueue:
 
     def forget(self) -> None:
         """A group was rolled back."""
-        self._memory = None
+        self._lanes = None
 
     # ------------------------------------------------------------------------------------------------- claims
 
@@ -289,7 +237,7 @@ class SQLQueue:
             )
         return leases
 
-    def _best(self, connection: sqlite3.Connection, memory: _Memory, wanted: Wanted) -> tuple[int, tuple[Any, ...]] | None:
+    def _best(self, connection: sqlite3.Connection, memory: Lanes, wanted: Wanted) -> tuple[int, tuple[Any, ...]] | None:
         restricted = bool(wanted.exclude or wanted.only)
         best: tuple[int, tuple[Any, ...]] | None = None
         for first, lane in memory.order:
@@ -297,7 +245,7 @@ class SQLQueue:
                 break
             if memory.priorities[lane].queue in memory.paused or not memory.labels[lane] <= wanted.labels:
                 continue
-            row = connection.execute(_FIRST, (lane,)).fetchone()
+            row = connection.execute(FIRST, (lane,)).fetchone()
             if restricted and not wanted.takes(row[4]):
                 row = self._first_allowed(connection, lane, wanted)
             if row is not None and (best is None or row[:3] < best[1][:3]):
@@ -447,15 +395,15 @@ class SQLQueue:
         memory.lane_deltas[lane] = memory.lane_deltas.get(lane, 0) - 1
 
     def _look(self, connection: sqlite3.Connection, lane: int) -> None:
-        row = connection.execute(_FIRST, (lane,)).fetchone()
+        row = connection.execute(FIRST, (lane,)).fetchone()
         self._of(connection).show(lane, row[:3] if row else None)
 
     # ------------------------------------------------------------------------------------------------- others
 
-    def _of(self, connection: sqlite3.Connection) -> _Memory:
-        if self._memory is None:
-            self._memory = _Memory(connection)
-        return self._memory
+    def _of(self, connection: sqlite3.Connection) -> Lanes:
+        if self._lanes is None:
+            self._lanes = Lanes(connection)
+        return self._lanes
 
     def _live(self, connection: sqlite3.Connection, owner: str, ttl: timedelta) -> None:
         until = self._options.monotonic() + ttl.total_seconds()
@@ -467,7 +415,7 @@ class SQLQueue:
         return frozenset(name for (name,) in rows)
 
     @staticmethod
-    def _delayed(memory: _Memory, lane: int, due: float) -> None:
+    def _delayed(memory: Lanes, lane: int, due: float) -> None:
         memory.count(f"queue.delayed.{memory.priorities[lane].queue}", 1)
         memory.due = due if memory.due is None else min(memory.due, due)
 
@@ -490,34 +438,6 @@ class SQLQueue:
             connection.execute("delete from counters where name = ?", (f"queue.failed.{queue}",))
             memory.counter_deltas.pop(f"queue.failed.{queue}", None)
         return [job_id for (job_id,) in rows]
-
-
-def _stats(connection: sqlite3.Connection) -> QueueStats:
-    counters: dict[str, int] = dict(connection.execute("select name, n from counters where name like 'queue.%'").fetchall())
-    waiting: dict[str, int] = {}
-    demand: dict[LabelSet, int] = {}
-    for labels, priority, number in connection.execute("select labels, priority, waiting from queue_lanes where waiting > 0"):
-        queue = Priority(priority).queue
-        waiting[queue] = waiting.get(queue, 0) + number
-        if not counters.get(f"queue.paused.{queue}"):
-            wanted = from_key(labels)
-            demand[wanted] = demand.get(wanted, 0) + number
-    due = connection.execute("select min(due) from queue_entries where state = 2").fetchone()[0]
-    return QueueStats(
-        queues={
-            queue: QueueCounts(
-                waiting=waiting.get(queue, 0),
-                active=counters.get(f"queue.active.{queue}", 0),
-                delayed=counters.get(f"queue.delayed.{queue}", 0),
-                completed=counters.get(f"queue.completed.{queue}", 0),
-                failed=counters.get(f"queue.failed.{queue}", 0),
-                paused=bool(counters.get(f"queue.paused.{queue}")),
-            )
-            for queue in QUEUES
-        },
-        demand=demand,
-        next_due=datetime.fromtimestamp(due, UTC) if due is not None else None,
-    )
 
 
 def _boot() -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 
 from runnerhub.backends._sql import schema
 from runnerhub.backends._sql.codec import (
@@ -176,7 +176,7 @@ class Jobs:
         if query.active is not None:
             conditions.append(columns.active == int(query.active))
         order = [columns[query.sort], columns.id]
-        rows: Select[Any] = (
+        rows = (
             select(columns.request, columns.state)
             .where(*conditions)
             .order_by(*(column.desc() if query.descending else column.asc() for column in order))
@@ -311,7 +311,10 @@ class Logs:
     async def position(self, job_id: str) -> LogPosition:
         sql = "select lines, size, attempt, cursor, step, truncated from log_positions where job_id = ?"
         row = await self._database.read(lambda connection: connection.execute(sql, (job_id,)).fetchone())
-        return LogPosition(*row[:5], truncated=bool(row[5])) if row else LogPosition()
+        if row is None:
+            return LogPosition()
+        lines, size, attempt, cursor, step, truncated = row
+        return LogPosition(lines, size, attempt, cursor, step, bool(truncated))
 
     async def prune(self, before: datetime, limit: int) -> int:
         def work(connection: sqlite3.Connection) -> int:
