@@ -19,6 +19,7 @@ MakeHub = Callable[..., Hub]
 FOREVER = FakeRun(seconds=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["memory", "sqlite"])
 async def test_ten_thousand_jobs_each_end_once(make_hub: MakeHub, storage: str, anyio_backend: str) -> None:
     if storage == "sqlite" and anyio_backend == "trio":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -125,8 +125,24 @@ def metadata(value: object, field: str = "metadata") -> dict[str, Any]:
         raise ValidationError(
             "Too large", field=field, value=f"{len(encoded)} bytes", expected=f"at most {METADATA_BYTES} bytes"
         )
-    if "\\u0000" in encoded or (
-        re.search(r"\\ud[89a-f]", encoded) and _SURROGATE.search(json.dumps(json.loads(encoded), ensure_ascii=False))
-    ):
-        raise ValidationError("Must not contain NUL or lone surrogates", field=field, value="…", expected="plain text in JSON")
+    if any("\0" in one or _SURROGATE.search(one) for one in _strings(value)):
+        raise ValidationError(
+            "Must not contain NUL or lone surrogates",
+            field=field,
+            value="…",
+            expected="text without NUL and without lone surrogates",
+        )
     return dict(value)
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every key and every string of a JSON value."""
+    left = [value]
+    while left:
+        match left.pop():
+            case str() as found:
+                yield found
+            case Mapping() as table:
+                left += [*table, *table.values()]
+            case list() | tuple() as several:
+                left += several

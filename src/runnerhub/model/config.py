@@ -268,10 +268,18 @@ def _build(cls: type[T], mapping: object, at: str) -> T:
     except ConfigurationError:
         raise
     except ValidationError as error:
-        dotted = error.field if not at or error.field.startswith(f"{at}.") else f"{at}.{error.field}"
+        dotted = _dotted(at, error.field)
         raise ConfigurationError(error.message, field=dotted, value=error.value, expected=error.expected) from error
     except TypeError as error:
         raise ConfigurationError("Wrong type", field=at or "config", value="…", expected=str(error)) from error
+
+
+def _dotted(at: str, field_name: str) -> str:
+    """A field's key in the file; what a table's own checks say of its name is not said twice."""
+    if not at or field_name.startswith(f"{at}."):
+        return field_name
+    own = at.rpartition(".")[2]
+    return f"{at}.{field_name.removeprefix(f'{own}.')}"
 
 
 def _nested(hint: Any, value: object, key: str) -> object:

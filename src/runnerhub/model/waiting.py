@@ -248,7 +248,7 @@ class WaitingIndex:
             if kind.live:
                 kind.shown[number] = key
                 heappush(kind.heads, (key, number, group))
-                if len(kind.heads) > 64 + 2 * len(kind.shown):
+                if len(kind.heads) > 64 + 2 * len(self._classes):
                     self._refresh(kind)
 
     def _first(self, kind: _Kind, exclude: Collection[str]) -> Waiting | None:
