@@ -28,7 +28,9 @@ async def test_a_hub_killed_with_twenty_jobs_is_continued(tmp_path: Path) -> Non
     ledger = tmp_path / "ledger"
     ledger.mkdir()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    first = subprocess.Popen([sys.executable, str(Path(__file__).with_name("crashing.py")), str(tmp_path), str(JOBS)], env=environment)
+    first = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("crashing.py")), str(tmp_path), str(JOBS)], env=environment
+    )
     try:
         with anyio.fail_after(60):
             while len(list(ledger.iterdir())) < JOBS:

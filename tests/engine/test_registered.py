@@ -28,7 +28,9 @@ async def test_a_registered_runner_gets_a_job_and_reports(make_hub: MakeHub, clo
         started = await hub.pool.report(runner.id, job.id, attempt=1)
         assert started.status is JobStatus.IN_PROGRESS
         assert (await hub.pool.heartbeat(runner.id, running=[job.id])).begin == ()
-        done = await hub.pool.report(runner.id, job.id, attempt=1, conclusion=Conclusion.FAILURE, exit_code=2, message="tests failed")
+        done = await hub.pool.report(
+            runner.id, job.id, attempt=1, conclusion=Conclusion.FAILURE, exit_code=2, message="tests failed"
+        )
         assert (done.conclusion, done.reason, done.exit_code) == (Conclusion.FAILURE, Reason.REPORTED, 2)
         again = await hub.pool.report(runner.id, job.id, attempt=1, conclusion=Conclusion.SUCCESS)
         assert again.conclusion is Conclusion.FAILURE

@@ -51,7 +51,9 @@ def test_ids_sort_as_they_were_made(steps: list[int]) -> None:
     assert earlier.startswith("job_")
 
 
-@given(st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\n", b" ")), min_size=1, max_size=20), st.integers(0, 25))
+@given(
+    st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\n", b" ")), min_size=1, max_size=20), st.integers(0, 25)
+)
 def test_lines_come_out_of_a_chunk_as_they_went_in(lines: list[bytes], after: int) -> None:
     data = b"".join(line + b"\n" for line in lines)
     chunk = log.LogChunk(2, 11, len(lines), len(data), ((0, 5.0), (3, 6.0)), "outer", log.pack(data), "")

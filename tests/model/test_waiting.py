@@ -50,15 +50,13 @@ class Index(RuleBasedStateMachine):
     def add(self, labels: frozenset[str], repository: str, priority: Priority, weight: float) -> None:
         self.count += 1
         name = f"job_{self.count}"
-        entry = QueueEntry(
-            job_id=name, repository=repository, labels=labels, priority=priority, enqueued_at=NOW, weight=weight
-        )
+        entry = QueueEntry(job_id=name, repository=repository, labels=labels, priority=priority, enqueued_at=NOW, weight=weight)
         self.index.add(entry, self.now)
         self.waiting[name] = self.index._jobs[name]
 
     @rule(wanted=wanteds, most=st.integers(1, 4))
     def take(self, wanted: Wanted, most: int) -> None:
-        expected = sorted((one.key for one in self.waiting.values() if self.fits(one, wanted)))[:most]
+        expected = sorted(one.key for one in self.waiting.values() if self.fits(one, wanted))[:most]
         found = self.index.take(wanted, most)
         assert [one.key for one in found] == expected
         for one in found:
@@ -120,9 +118,7 @@ TestIndex.settings = settings(max_examples=150, stateful_step_count=40, deadline
 
 
 def entry(name: str, labels: str = "", repository: str = "octo/a", priority: Priority = Priority.NORMAL) -> QueueEntry:
-    return QueueEntry(
-        job_id=name, repository=repository, labels=frozenset(labels.split()), priority=priority, enqueued_at=NOW
-    )
+    return QueueEntry(job_id=name, repository=repository, labels=frozenset(labels.split()), priority=priority, enqueued_at=NOW)
 
 
 def test_a_flood_costs_the_others_one_job_each() -> None:

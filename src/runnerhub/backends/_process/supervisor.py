@@ -35,10 +35,12 @@ def launcher(control: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    control.set_inheritable(False)
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not data:
             return
+        os.set_inheritable(descriptors[0], False)
         if os.fork():
             os.close(descriptors[0])
             continue
@@ -64,6 +66,7 @@ class Supervisor:
     def __init__(self, hub: socket.socket) -> None:
         self.hub = hub
         self.job = 0
+        self.wrapped = False
         self.directory = ""
         self.lock = -1
 
@@ -156,6 +159,7 @@ class Supervisor:
             MARK: request["name"],
         }
         command = [word.replace("{directory}", self.directory) for word in request["wrap"]] + request["command"]
+        self.wrapped = bool(request["wrap"])
         told, tell = os.pipe()
         output = os.open(self.path("output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.job = os.fork()
@@ -202,6 +206,11 @@ class Supervisor:
             first = os.getpid() % len(allowed)
             chosen = (allowed + allowed)[first : first + max(1, -int(-request["cpus"] // 1))]
             os.sched_setaffinity(0, chosen)
+        if self.wrapped:
+            import shutil
+
+            if not shutil.which(request["command"][0], path=environment["PATH"]):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.execvpe(command[0], command, environment)
 
     def wait(self) -> int:
@@ -244,8 +253,11 @@ class Supervisor:
             time.sleep(0.002)
 
     def kill(self, number: int) -> None:
-        """Signal every descendant."""
+        """Signal every descendant. The sandbox around a job is spared from TERM: it would end the job before its grace."""
+        spared = self.job if self.wrapped and number == signal.SIGTERM else 0
         for pid in descendants(os.getpid(), self.job):
+            if pid == spared:
+                continue
             try:
                 os.kill(pid, number)
             except (ProcessLookupError, PermissionError):
