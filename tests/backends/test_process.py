@@ -260,7 +260,7 @@ async def test_bad_settings_and_directories_are_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=told):
             ProcessContainers(BackendOptions(data_dir=tmp_path, settings=settings))
     (tmp_path / "file").touch()
-    with pytest.raises(UnavailableError, match="data_dir .* writable directory"):
+    with pytest.raises(UnavailableError, match=r"data_dir .* writable directory"):
         async with ProcessContainers(BackendOptions(data_dir=tmp_path / "file")):
             pass
 

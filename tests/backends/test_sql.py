@@ -98,7 +98,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(options: BackendOptions)
         connection.execute("update alembic_version set version_num = '9999'")
         connection.commit()
     for _ in range(2):
-        with pytest.raises(SchemaError, match="9999, which is newer .* upgrade runnerhub"):
+        with pytest.raises(SchemaError, match=r"9999, which is newer .* upgrade runnerhub"):
             async with SQLStorage(options):
                 pass
     with pytest.raises(SchemaError):

@@ -81,13 +81,14 @@ def test_levels_and_steps_are_read_from_workflow_commands() -> None:
     assert log.step_after("before", b"a group of words\n") == "before"
     assert log.step_after("before", b"::group::A\n::endgroup::\n") is None
     assert log.step_after(None, b"::endgroup::\n::group::B\nx\n") == "B"
-    assert list(log.unpack(log.LogChunk(1, 1, 1, 1, (), None, log.pack(b"x\n"), "")))[0].at.year == 1970
+    assert next(log.unpack(log.LogChunk(1, 1, 1, 1, (), None, log.pack(b"x\n"), ""))).at.year == 1970
 
 
 def test_configuration_comes_from_a_file_over_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "hub.toml"
     path.write_text(
-        'storage = "memory"\nageing = 5\n[[pools]]\nname = "a"\nlabels = ["x"]\nresources = { cpus = 2 }\nenv = { TOKEN = "s3cret" }\n'
+        'storage = "memory"\nageing = 5\n[[pools]]\nname = "a"\nlabels = ["x"]\nresources = { cpus = 2 }\n'
+        'env = { TOKEN = "s3cret" }\n'
         '[weights]\n"octo/app" = 2\n[settings.process]\nsandbox = "none"\n'
     )
     environ = {"RUNNERHUB_STORAGE_URL": "sqlite", "RUNNERHUB_DATA_DIR": "/data", "RUNNERHUB_CONTAINERS": "docker", "OTHER": "x"}

@@ -10,7 +10,7 @@ from typing import Self
 from sqlalchemy import create_engine
 
 from runnerhub.backends._sql import database as _database
-from runnerhub.backends._sql.database import SYNCHRONOUS, Database, path_of, translated
+from runnerhub.backends._sql.database import SYNCHRONOUS, Database, make_file, path_of, translated
 from runnerhub.backends._sql.queue import SQLQueue
 from runnerhub.backends._sql.stores import Events, Jobs, Logs, Runners, Settings
 from runnerhub.model.config import BackendOptions
@@ -81,7 +81,7 @@ class SQLStorage:
 def upgrade(options: BackendOptions) -> tuple[str | None, str]:
     """Bring the database to the newest revision. Returns the old one (`None`: it was empty) and the new one."""
     path = path_of(options.url, options.data_dir)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_file(path)
     engine = create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None})
     try:
         with translated(path):

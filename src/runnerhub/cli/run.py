@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -138,7 +138,8 @@ async def _workspace(data_dir: Path) -> AsyncIterator[Path | None]:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         written = await anyio.to_thread.run_sync(snapshot, Path.cwd(), target)
     except OSError as error:
-        target.unlink(missing_ok=True)
+        with suppress(OSError):
+            target.unlink(missing_ok=True)
         raise UnavailableError(
             f"the current directory cannot be copied for the jobs ({error.strerror}: {error.filename}); "
             "make room, use --data-dir, or --no-workspace"

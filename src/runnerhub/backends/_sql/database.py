@@ -41,6 +41,18 @@ def path_of(url: str, data_dir: Path) -> Path:
     return Path(path)
 
 
+def make_file(path: Path) -> None:
+    """See to it that the file is there, for its owner alone. Raises `UnavailableError`."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise UnavailableError(
+            f"storage {str(path)!r} cannot be opened ({error.strerror}); "
+            "name a file in a writable directory (storage), or another data_dir"
+        ) from error
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """SQLite's errors as the project's own."""
@@ -171,14 +183,7 @@ class Database:
         return error is None
 
     def _open(self) -> None:
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise UnavailableError(
-                f"storage {str(self.path)!r} cannot be opened ({error.strerror}); "
-                "name a file in a writable directory (storage), or another data_dir"
-            ) from error
+        make_file(self.path)
         engine = create_engine(
             f"sqlite:///{self.path}",
             pool_size=READERS + 1,
