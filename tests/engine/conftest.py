@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -21,6 +22,8 @@ def clock() -> FakeClock:
 def make_hub(tmp_path: Path) -> Callable[..., Hub]:
     """A hub in memory; keywords are its configuration, but for `containers`, `clock` and those of the Hub."""
 
+    seeds = count(1)
+
     def make(containers: FakeContainers | None = None, clock: FakeClock | None = None, **more: object) -> Hub:
         mine = {
             name: more.pop(name) for name in ("storage_object", "queue_object", "plugins", "place", "observe") if name in more
@@ -35,7 +38,7 @@ def make_hub(tmp_path: Path) -> Callable[..., Hub]:
             storage=mine.pop("storage_object", None),
             containers=containers or FakeContainers(clock=clock),
             clock=clock,
-            random=Random(1),
+            random=Random(next(seeds)),
             queue=mine.pop("queue_object", None),
             **mine,
         )

@@ -134,11 +134,10 @@ class Runs:
         try:
             await self._parts.own.sweep({JOB_LABEL: run.lease.job_id})
             job = await self._parts.ledger.fresh(run.lease.job_id)
-            if job.active:
-                fact = Interrupted(job.attempt, "the hub could not carry it; its log says why", retryable=False)
-                await self._parts.ledger.advance(job, fact, lease=run.lease, remove_runner=job.runner_id)
-            else:
-                await self._parts.queue.nack(run.lease, dead=True)
+            if not job.active:
+                job = await self._parts.ledger.advance(job, Assigned(job.attempt + 1, "", "", "")) or job
+            fact = Interrupted(job.attempt, "the hub could not carry it; its log says why", retryable=False)
+            await self._parts.ledger.advance(job, fact, lease=run.lease, remove_runner=job.runner_id)
         except Exception:  # noqa: BLE001  (logged, and tried again by the caller)
             _log.exception("job %s: cannot be given up yet", run.lease.job_id)
             return False
