@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 import anyio
 import pytest
@@ -134,7 +135,7 @@ def test_a_name_is_taken_up_again_and_never_shared(tmp_path: Path) -> None:
     with Identity("☃", tmp_path) as renamed:
         assert renamed.name.startswith("hub-")
     (tmp_path / "file").touch()
-    with pytest.raises(UnavailableError, match="data_dir .* writable directory"), Identity("x", tmp_path / "file"):
+    with pytest.raises(UnavailableError, match=r"data_dir .* writable directory"), Identity("x", tmp_path / "file"):
         pass
 
 
@@ -190,7 +191,7 @@ async def test_a_storage_without_a_queue_needs_one(make_hub: MakeHub, clock: Fak
             self.jobs, self.runners, self.events = inner.jobs, inner.runners, inner.events
             self.logs, self.settings = inner.logs, inner.settings
 
-        async def __aenter__(self) -> Alone:
+        async def __aenter__(self) -> Self:
             return self
 
         async def __aexit__(self, *error: object) -> None:

@@ -1,10 +1,10 @@
 """The jobs that wait, in order: priority level, fair shares within it, first in first out within a share.
 
-Every operation costs O(log n), whatever the number of jobs, label sets, repositories and kinds of runners:
+Whatever the number of jobs and repositories, adding one costs O(log n), and taking one O(log n) and a look at the first job
+of each label set that fits:
 
 - jobs of one label set form a *class*; a class keeps one *lane* per level, band and repository, and a heap of lane heads;
-- a kind of runner keeps a heap of class heads. Its keys are lower bounds, put right when they surface, so that taking a
-  job touches one class and adding one touches the kinds only when it becomes its class's first;
+- a *kind* of runner knows the classes that it takes, found through their rarest label, and chooses the smallest head;
 - what may not start now (a repository at its quota, a paused queue) is parked lane by lane when it surfaces.
 
 The order within a level is start-time fair queueing (Goyal, Vin, Cheng 1996): a job's tag is
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heappop, heappush, heapreplace
+from operator import attrgetter
 from typing import TypeAlias
 
 from runnerhub.model.job import Priority
@@ -23,6 +24,10 @@ from runnerhub.model.queue import QueueEntry, Wanted
 
 Key: TypeAlias = tuple[int, float, int, str]
 """Level, tag, sequence, job id: smaller goes first. Flat, so that the collector of garbage need not look at it."""
+
+
+_NOTHING: Key = (9, 0.0, 0, "")
+_FIRST = attrgetter("first")
 
 
 class Waiting:
@@ -57,12 +62,13 @@ _ClassKey: TypeAlias = tuple[LabelSet, frozenset[frozenset[str]]]
 class _Class:
     """Jobs with one label set, of repositories that the same kinds of runners take."""
 
-    __slots__ = ("heads", "key", "kinds", "labels", "lanes", "number", "post", "sample", "size")
+    __slots__ = ("first", "heads", "key", "kinds", "labels", "lanes", "number", "post", "sample", "size")
 
     def __init__(self, number: int, key: _ClassKey, sample: str, post: str) -> None:
         self.number, self.key, self.labels, self.sample, self.post = number, key, key[0], sample, post
         self.lanes: dict[tuple[int, Priority, str], _Lane] = {}
         self.heads: list[tuple[Key, _Lane]] = []
+        self.first = _NOTHING
         self.kinds: list[_Kind] = []
         self.size = 0
 
@@ -70,12 +76,11 @@ class _Class:
 class _Kind:
     """Runners with one set of labels and one set of allowed repositories."""
 
-    __slots__ = ("heads", "live", "shown", "wanted")
+    __slots__ = ("groups", "wanted")
 
     def __init__(self, wanted: Wanted) -> None:
-        self.wanted, self.live = wanted, True
-        self.heads: list[tuple[Key, int, _Class]] = []
-        self.shown: dict[int, Key] = {}
+        self.wanted = wanted
+        self.groups: dict[int, _Class] = {}
 
     def takes(self, group: _Class) -> bool:
         """Whether such a runner takes jobs of the class."""
@@ -83,6 +88,7 @@ class _Kind:
 
 
 _NO_LABEL = ""
+_MOST_EMPTY = 64
 _ANYWHERE: frozenset[frozenset[str]] = frozenset()
 _MOST_KINDS = 4096
 
@@ -105,6 +111,7 @@ class WaitingIndex:
         self._scopes: set[frozenset[str]] = set()
         self._parked: dict[str | Priority, list[tuple[_Class, _Lane]]] = {}
         self._paused: set[Priority] = set()
+        self._empty = 0
         self._sequence = 0
 
     def __len__(self) -> int:
@@ -148,9 +155,16 @@ class WaitingIndex:
             self._unpark(blocked)
         kind = self._kinds.get((wanted.labels, wanted.only)) or self._learn(wanted)
         taken: list[Waiting] = []
-        while len(taken) < most and (waiting := self._first(kind, wanted.exclude)):
+        while len(taken) < most:
+            group = min(kind.groups.values(), key=_FIRST, default=None)
+            if group is None or group.first is _NOTHING:
+                break
+            waiting = self._settle(group, wanted.exclude)
+            if waiting is None:
+                continue
             self._virtual[waiting.level] = max(self._virtual[waiting.level], waiting.key[1])
             self.remove(waiting.entry.job_id)
+            self._settle(group, wanted.exclude)
             taken.append(waiting)
         return taken
 
@@ -235,62 +249,45 @@ class WaitingIndex:
         if group is not None:
             group.size -= 1
             if not group.size:
-                self._forget(group)
+                self._empty += 1
+                self._tidy()
 
     def _show(self, group: _Class, lane: _Lane) -> None:
-        """Show a lane's head in its class and, if it is the first there, in the kinds of runners."""
-        key = lane.items[0]
-        heappush(group.heads, (key, lane))
-        if group.heads[0][1] is not lane:
-            return
-        number = group.number
-        for kind in group.kinds:
-            if kind.live:
-                kind.shown[number] = key
-                heappush(kind.heads, (key, number, group))
-                if len(kind.heads) > 64 + 2 * len(self._classes):
-                    self._refresh(kind)
+        """Show a lane's head in its class."""
+        heappush(group.heads, (lane.items[0], lane))
+        group.first = group.heads[0][0]
 
-    def _first(self, kind: _Kind, exclude: Collection[str]) -> Waiting | None:
-        heads, shown = kind.heads, kind.shown
+    def _settle(self, group: _Class, exclude: Collection[str]) -> Waiting | None:
+        """The first job of a class; what is gone or may not start is dropped or parked on the way.
+
+        `None` when there is none, or when it is another one than the class had shown: then the caller chooses again.
+        """
+        before, heads = group.first, group.heads
         while heads:
-            key, number, group = heads[0]
-            if shown.get(number) is not key:  # shown again since, with a smaller key
-                heappop(heads)
-            elif not group.heads:
-                heappop(heads)
-                del shown[number]
-            elif group.heads[0][0] is not key:  # another kind took what was first
-                shown[number] = group.heads[0][0]
-                heapreplace(heads, (group.heads[0][0], number, group))
-            elif waiting := self._head(group, exclude):
-                return waiting
-        return None
-
-    def _head(self, group: _Class, exclude: Collection[str]) -> Waiting | None:
-        """The first job of a class, if its first lane has it ready; else that lane is put right and the class has another."""
-        key, lane = group.heads[0]
-        items = lane.items
-        waiting = None
-        while items and ((waiting := self._jobs.get(items[0][3])) is None or waiting.key is not items[0]):
-            heappop(items)
-        blocked: str | Priority | None = None
-        if items and items[0] is key and not lane.parked:
-            if lane.priority in self._paused:
-                blocked = lane.priority
-            elif lane.repository in exclude:
-                blocked = lane.repository
-            else:
-                return waiting
-        if blocked is not None:
-            lane.parked = True
-            self._parked.setdefault(blocked, []).append((group, lane))
-        elif not items:
-            group.lanes.pop((key[0], lane.priority, lane.repository), None)
-        elif not lane.parked and items[0] > key:
-            heapreplace(group.heads, (items[0], lane))
-            return None
-        heappop(group.heads)
+            key, lane = heads[0]
+            items = lane.items
+            waiting = None
+            while items and ((waiting := self._jobs.get(items[0][3])) is None or waiting.key is not items[0]):
+                heappop(items)
+            blocked: str | Priority | None = None
+            if items and items[0] is key and not lane.parked:
+                if lane.priority in self._paused:
+                    blocked = lane.priority
+                elif lane.repository in exclude:
+                    blocked = lane.repository
+                else:
+                    group.first = key
+                    return waiting if before is key else None
+            if blocked is not None:
+                lane.parked = True
+                self._parked.setdefault(blocked, []).append((group, lane))
+            elif not items:
+                group.lanes.pop((key[0], lane.priority, lane.repository), None)
+            elif not lane.parked and items[0] > key:
+                heapreplace(heads, (items[0], lane))
+                continue
+            heappop(heads)
+        group.first = _NOTHING
         return None
 
     # ------------------------------------------------------------------------------------------------ parking
@@ -316,28 +313,36 @@ class WaitingIndex:
             group = self._classes[at] = _Class(self._sequence, at, entry.repository, post)
             self._classes_by_label.setdefault(post, {})[group.number] = group
             rarest = min((self._kinds_by_label.get(label, []) for label in entry.labels), key=len, default=None)
-            group.kinds = [kind for kind in (self._kinds.values() if rarest is None else rarest) if kind.takes(group)]
+            for kind in self._kinds.values() if rarest is None else rarest:
+                if kind.takes(group):
+                    group.kinds.append(kind)
+                    kind.groups[group.number] = group
+        elif not group.size:
+            self._empty -= 1
         return group
 
-    def _forget(self, group: _Class) -> None:
-        del self._classes[group.key]
-        posted = self._classes_by_label[group.post]
-        del posted[group.number]
-        if not posted:
-            del self._classes_by_label[group.post]
-        for lane in group.lanes.values():
-            lane.items.clear()
-        group.lanes.clear()
-        group.heads.clear()
+    def _tidy(self) -> None:
+        """Forget the classes that nobody waits in, once there are many: most of them fill again soon."""
+        if self._empty <= _MOST_EMPTY + len(self._classes) // 2:
+            return
+        self._empty = 0
+        for group in [group for group in self._classes.values() if not group.size]:
+            del self._classes[group.key]
+            posted = self._classes_by_label[group.post]
+            del posted[group.number]
+            if not posted:
+                del self._classes_by_label[group.post]
+            for kind in group.kinds:
+                kind.groups.pop(group.number, None)
 
     def _learn(self, wanted: Wanted) -> _Kind:
         """A kind of runner that was not seen before, or not for long."""
         if len(self._kinds) >= _MOST_KINDS:
             oldest = self._kinds.pop(next(iter(self._kinds)))
-            oldest.live = False
-            oldest.heads.clear()
             for label in oldest.wanted.labels:
                 self._kinds_by_label[label].remove(oldest)
+            for group in oldest.groups.values():
+                group.kinds.remove(oldest)
         kind = self._kinds[wanted.labels, wanted.only] = _Kind(wanted)
         for label in wanted.labels:
             self._kinds_by_label.setdefault(label, []).append(kind)
@@ -347,7 +352,7 @@ class WaitingIndex:
         else:
             for group in self._groups(kind):
                 group.kinds.append(kind)
-            self._refresh(kind)
+                kind.groups[group.number] = group
         return kind
 
     def _groups(self, kind: _Kind) -> Iterable[_Class]:
@@ -356,17 +361,13 @@ class WaitingIndex:
                 if kind.takes(group):
                     yield group
 
-    def _refresh(self, kind: _Kind) -> None:
-        kind.heads = sorted((group.heads[0][0], group.number, group) for group in self._groups(kind) if group.heads)
-        kind.shown = {number: key for key, number, _ in kind.heads}
-
     def _rebuild(self) -> None:
         """Sort all jobs into classes anew: the repositories that runners allow have changed."""
         for index in (self._classes, self._classes_by_label, self._parked, self._due):
             index.clear()
+        self._empty = 0
         for kind in self._kinds.values():
-            kind.heads.clear()
-            kind.shown.clear()
+            kind.groups.clear()
         for waiting in list(self._jobs.values()):
             self._place(waiting)
 
