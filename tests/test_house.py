@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import runnerhub
 from runnerhub import Hub, protocols
 
 SOURCE = Path(__file__).parents[1] / "src" / "runnerhub"
@@ -28,9 +29,17 @@ def test_importing_it_loads_no_optional_package() -> None:
         "rich",
         "platformdirs",
     ]
-    code = f"import sys, runnerhub; print(*[name for name in {never} if name in sys.modules])"
+    code = f"import sys, runnerhub; runnerhub.Hub; print(*[name for name in {never} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_every_public_name_is_found_where_it_lives() -> None:
+    assert sorted(name for names in runnerhub._HOMES.values() for name in names) == runnerhub.__all__
+    assert set(runnerhub.__all__) <= set(dir(runnerhub))
+    assert all(getattr(runnerhub, name) for name in runnerhub.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Nonesuch'"):
+        _ = runnerhub.Nonesuch
 
 
 def test_the_hub_has_at_most_twelve_verbs() -> None:

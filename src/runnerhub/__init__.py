@@ -9,41 +9,45 @@ async with Hub(HubConfig()) as hub:
 
 from __future__ import annotations
 
-from runnerhub.engine.hub import Hub
-from runnerhub.engine.pool import RunnerPool
-from runnerhub.engine.scheduler import Scheduler
-from runnerhub.hookspecs import hookimpl
-from runnerhub.model.config import HubConfig, Placement, PoolConfig
-from runnerhub.model.errors import (
-    ConfigurationError,
-    ConflictError,
-    ContainerStartError,
-    HubStateError,
-    LeaseLostError,
-    NotFoundError,
-    PluginError,
-    RunnerHubError,
-    SchemaError,
-    StorageFullError,
-    UnavailableError,
-    ValidationError,
-)
-from runnerhub.model.event import Event
-from runnerhub.model.job import (
-    Conclusion,
-    Explanation,
-    Job,
-    JobPage,
-    JobQuery,
-    JobRequest,
-    JobStatus,
-    Priority,
-    Reason,
-    Resources,
-)
-from runnerhub.model.log import LogLine
-from runnerhub.model.runner import Runner
-from runnerhub.scanner.scanner import Scanner
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runnerhub.engine.hub import Hub
+    from runnerhub.engine.pool import RunnerPool
+    from runnerhub.engine.scheduler import Scheduler
+    from runnerhub.hookspecs import hookimpl
+    from runnerhub.model.config import HubConfig, Placement, PoolConfig
+    from runnerhub.model.errors import (
+        ConfigurationError,
+        ConflictError,
+        ContainerStartError,
+        HubStateError,
+        LeaseLostError,
+        NotFoundError,
+        PluginError,
+        RunnerHubError,
+        SchemaError,
+        StorageFullError,
+        UnavailableError,
+        ValidationError,
+    )
+    from runnerhub.model.event import Event
+    from runnerhub.model.job import (
+        Conclusion,
+        Explanation,
+        Job,
+        JobPage,
+        JobQuery,
+        JobRequest,
+        JobStatus,
+        Priority,
+        Reason,
+        Resources,
+    )
+    from runnerhub.model.log import LogLine
+    from runnerhub.model.runner import Runner
+    from runnerhub.scanner.scanner import Scanner
 
 __all__ = [
     "Conclusion",
@@ -80,3 +84,56 @@ __all__ = [
     "ValidationError",
     "hookimpl",
 ]
+
+# Where each name lives: a name is imported when it is first used, so that `import runnerhub` costs next to nothing.
+_HOMES = {
+    "runnerhub.engine.hub": ("Hub",),
+    "runnerhub.engine.pool": ("RunnerPool",),
+    "runnerhub.engine.scheduler": ("Scheduler",),
+    "runnerhub.hookspecs": ("hookimpl",),
+    "runnerhub.model.config": ("HubConfig", "Placement", "PoolConfig"),
+    "runnerhub.model.errors": (
+        "ConfigurationError",
+        "ConflictError",
+        "ContainerStartError",
+        "HubStateError",
+        "LeaseLostError",
+        "NotFoundError",
+        "PluginError",
+        "RunnerHubError",
+        "SchemaError",
+        "StorageFullError",
+        "UnavailableError",
+        "ValidationError",
+    ),
+    "runnerhub.model.event": ("Event",),
+    "runnerhub.model.job": (
+        "Conclusion",
+        "Explanation",
+        "Job",
+        "JobPage",
+        "JobQuery",
+        "JobRequest",
+        "JobStatus",
+        "Priority",
+        "Reason",
+        "Resources",
+    ),
+    "runnerhub.model.log": ("LogLine",),
+    "runnerhub.model.runner": ("Runner",),
+    "runnerhub.scanner.scanner": ("Scanner",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the room where it lives."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})
