@@ -62,6 +62,7 @@ class ProcessContainers:
         self._root = options.data_dir.absolute() / "process"
         self._launcher = Launcher()
         self._wrap: list[str] = []
+        self._base: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         """Make the directory, try the sandbox. Raises `UnavailableError` and `ConfigurationError`."""
@@ -73,6 +74,7 @@ class ProcessContainers:
             raise UnavailableError(
                 f"data_dir {str(self._root.parent)!r} cannot be written ({error.strerror}); name a writable directory"
             ) from error
+        self._base = _base_environment()
         if self._sandbox != "none":
             self._wrap = await anyio.to_thread.run_sync(self._find_sandbox)
         return self
@@ -96,7 +98,7 @@ class ProcessContainers:
             "labels": dict(spec.labels),
             "command": list(spec.command),
             "wrap": self._wrap,
-            "base": _base_environment(),
+            "base": self._base,
             "env": dict(spec.env),
             "workspace": None if spec.workspace is None else str(spec.workspace.absolute()),
             "memory": (spec.resources.memory_mb or 0) * 1024 * 1024,

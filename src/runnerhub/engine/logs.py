@@ -47,9 +47,9 @@ class Recorder:
         self._end = anyio.Event()
         self._failed: RunnerHubError | None = None
 
-    async def record(self, containers: ContainerBackend, container_id: str) -> None:
-        """Store all output until the container has exited and all was read."""
-        self._position = await self._store.position(self._job_id)
+    async def record(self, containers: ContainerBackend, container_id: str, *, fresh: bool = False) -> None:
+        """Store all output until the container has exited and all was read; `fresh`: nothing can be stored yet."""
+        self._position = LogPosition() if fresh else await self._store.position(self._job_id)
         self._base, self._skip = "", 0
         if self._position.attempt == self._attempt:
             skip, _, self._base = self._position.cursor.partition(":")

@@ -152,6 +152,7 @@ class Attempt:
         self._ledger, self._clock, self._config = parts.ledger, parts.clock, parts.config
         self._pool = run.pool
         self._timed_out = False
+        self._fresh = False
 
     async def carry(self) -> None:
         """Bring the job to its end, or back into the queue."""
@@ -190,6 +191,7 @@ class Attempt:
             await self._not_started(assigned, pool, runner, error)
             return
         self._parts.own.started(pool)
+        self._fresh = assigned.attempt == 1
         await self._attend(assigned, pool.containers, container, evolve(runner, status=RunnerStatus.BUSY))
 
     async def _container(self, job: Job, pool: Pool, warm: Runner | None) -> Container:
@@ -306,7 +308,11 @@ class Attempt:
 
     async def _record(self, recorder: Recorder, containers: ContainerBackend, container_id: str) -> None:
         try:
-            await self._persist(lambda: recorder.record(containers, container_id))
+            fresh, self._fresh = self._fresh, False
+            try:
+                await recorder.record(containers, container_id, fresh=fresh)
+            except UnavailableError:
+                await self._persist(lambda: recorder.record(containers, container_id))
         except NotFoundError as error:
             _log.warning("job %s: its log ends early: %s", self._run.lease.job_id, error)
 
