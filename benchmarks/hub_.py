@@ -17,7 +17,7 @@ AT_ONCE = 4
 ROUNDS = 5
 
 
-async def _bare() -> None:
+async def _bare(jobs: int) -> None:
     limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def one() -> None:
@@ -27,29 +27,30 @@ async def _bare() -> None:
             await process.aclose()
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(JOBS):
+        for _ in range(jobs):
             tasks.start_soon(one)
 
 
-async def _hub() -> None:
+async def _hub(count: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        config = HubConfig(data_dir=Path(directory), pools=(PoolConfig(max_runners=AT_ONCE),))
+        settings = {"process": {"sandbox": "none"}}
+        config = HubConfig(data_dir=Path(directory), pools=(PoolConfig(max_runners=AT_ONCE),), settings=settings)
         async with Hub(config) as hub:
             request = JobRequest(repository="octo/app", job_name="true", command=("true",))
-            jobs = [await hub.delegate(request) for _ in range(JOBS)]
+            jobs = [await hub.delegate(request) for _ in range(count)]
             for job in jobs:
                 done = await hub.wait(job.id)
                 if not done.succeeded:
                     sys.exit(f"{done.id}: {done.message}")
 
 
-def run(name: str) -> None:
+def run(name: str, jobs: int) -> None:
     """One side, in a process of its own."""
-    anyio.run({"bare": _bare, "hub": _hub}[name])
+    anyio.run({"bare": _bare, "hub": _hub}[name], jobs)
 
 
 def _milliseconds(name: str) -> float:
-    """Processor time per job in milliseconds: a whole process tree, less what an empty one costs."""
+    """Processor time per job in milliseconds: a whole process tree, less what the same one costs without jobs."""
 
     def tree(code: str) -> float:
         command = [sys.executable, "-c", f"import benchmarks.hub_ as b; {code}"]
@@ -59,7 +60,7 @@ def _milliseconds(name: str) -> float:
         )
         return float(subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True, text=True).stdout)
 
-    return (tree(f"b.run({name!r})") - tree("pass")) * 1000 / JOBS
+    return (tree(f"b.run({name!r}, {JOBS})") - tree(f"b.run({name!r}, 0)")) * 1000 / JOBS
 
 
 def measure() -> list[Figure]:

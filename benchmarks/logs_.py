@@ -30,7 +30,7 @@ async def _run() -> tuple[float, float]:
         with source.open("wb") as file:
             for start in range(0, lines, 100_000):
                 file.write(b"".join(LINE % number for number in range(start, min(lines, start + 100_000))))
-        config = HubConfig(data_dir=Path(directory) / "data", max_log_bytes=2**34)
+        config = HubConfig(data_dir=Path(directory) / "data", max_log_bytes=2**34, settings={"process": {"sandbox": "none"}})
         async with Hub(config) as hub:
             warm_up = await hub.delegate(JobRequest(repository="octo/app", job_name="warm", command=("true",)))
             await hub.wait(warm_up.id)

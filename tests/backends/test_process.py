@@ -115,13 +115,13 @@ async def test_the_job_sees_nothing_of_the_hub(containers: ProcessContainers, mo
 
 async def test_a_second_life_adopts_what_the_first_started(options: BackendOptions, tmp_path: Path) -> None:
     async with ProcessContainers(options) as first:
-        container = await first.start(shell(f"echo one; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done; echo two; exit 5"))
+        container = await first.start(shell("echo one; while [ ! -e go ]; do sleep 0.02; done; echo two; exit 5"))
         await said(first, container, b"one")
     async with ProcessContainers(options) as second:
         (found,) = await second.find(LABELS)
         assert found == await second.start(shell("echo never"))
         frames = second.logs_after(found.id, "4")
-        (tmp_path / "go").touch()
+        (tmp_path / "process" / "rh-1" / "work" / "go").touch()
         with anyio.fail_after(30):
             assert b"".join([frame.data async for frame in frames]) == b"two\n"
             assert (await second.wait(found.id)).code == 5

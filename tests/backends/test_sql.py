@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 
 import anyio
 import pytest
@@ -224,6 +225,26 @@ async def test_a_writer_that_is_cancelled_wrote_all_or_nothing(options: BackendO
         events = await storage.events.after(0)
         assert sorted(one.id for one in jobs) == sorted(event.job_id or "" for event in events)
         assert (await storage.jobs.counts()).get("queued", 0) == len(jobs)
+
+
+@pytest.mark.anyio
+async def test_writers_that_are_cancelled_hold_up_nobody(options: BackendOptions) -> None:
+    random, ended = Random(1), set[int]()
+    async with SQLStorage(options) as storage:
+
+        async def write(number: int) -> None:
+            with anyio.move_on_after(random.uniform(0, 0.01) if number % 2 else None):
+                await storage.jobs.save([change(number)])
+                ended.add(number)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for number in range(200):
+                    tasks.start_soon(write, number)
+        assert {number for number in range(200) if not number % 2} <= ended
+        stored = {one.id for one in (await storage.jobs.list(JobQuery(limit=1000))).jobs}
+        assert {change(number).job.id for number in ended} <= stored
+        assert (await storage.jobs.counts())["queued"] == len(stored)
 
 
 @pytest.mark.anyio

@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -212,13 +214,8 @@ class ProcessContainers:
 
     def _find_sandbox(self) -> list[str]:
         bwrap = shutil.which("bwrap")
-        wrap = _sandbox(bwrap or "bwrap")
-        probe = [word.replace("{directory}", str(self._root)) for word in wrap]
-        for name in ("work", "tmp"):
-            probe = [word.replace(f"{self._root}/{name}", str(self._root)) for word in probe]
-        works = bwrap is not None and not subprocess.run([*probe, "true"], capture_output=True, check=False).returncode
-        if works:
-            return wrap
+        if bwrap is not None and self._works(_sandbox(bwrap)):
+            return _sandbox(bwrap)
         if self._sandbox == "bwrap":
             raise ConfigurationError(
                 "bubblewrap is not installed or does not work here",
@@ -228,13 +225,22 @@ class ProcessContainers:
             )
         return []
 
+    def _works(self, wrap: list[str]) -> bool:
+        with tempfile.TemporaryDirectory(prefix=".probe-", dir=self._root) as directory:
+            for name in ("work", "tmp"):
+                (Path(directory) / name).mkdir()
+            probe = [word.replace("{directory}", directory) for word in wrap]
+            return not subprocess.run([*probe, "true"], capture_output=True, check=False).returncode
+
 
 def _sandbox(bwrap: str) -> list[str]:
     """Read-only root, own process ids; the container's directory is all that can be written, also as /tmp."""
     wrap = [bwrap, "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--ro-bind", "/", "/"]
     wrap += ["--dev", "/dev", "--proc", "/proc"]
-    if not sysconfig.get_path("scripts").startswith("/tmp/"):  # noqa: S108  (it would hide the interpreter)
-        wrap += ["--bind", "{directory}/tmp", "/tmp"]  # noqa: S108
+    wrap += ["--bind", "{directory}/tmp", "/tmp"]  # noqa: S108
+    for path in sorted({sys.prefix, sys.base_prefix, *sys.path}):
+        if path.startswith("/tmp/"):  # noqa: S108  (an interpreter and its packages that the line above would hide)
+            wrap += ["--ro-bind-try", path, path]
     return [*wrap, "--bind", "{directory}", "{directory}", "--chdir", "{directory}/work", "--"]
 
 

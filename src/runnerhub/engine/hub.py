@@ -294,8 +294,7 @@ class Hub:
         parts = self._opened
         while True:
             done = parts.bus.completed.get(job_id)
-            job = await parts.ledger.fresh(job_id)
-            if job.completed:
+            if job := await parts.ledger.ended(job_id):
                 return job
             await done.wait()
 

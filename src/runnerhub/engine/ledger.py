@@ -75,6 +75,12 @@ class Ledger:
         """The job as this process last saw it: good enough to advance, since a save checks the version."""
         return self._known.get(job_id) or await self.fresh(job_id)
 
+    async def ended(self, job_id: str) -> Job | None:
+        """The job, if it has completed: that never changes any more. Raises `NotFoundError`."""
+        seen = self._known.get(job_id)
+        job = seen if seen and seen.completed else await self.fresh(job_id)
+        return job if job.completed else None
+
     async def fresh(self, job_id: str) -> Job:
         """The job as it is stored. Raises `NotFoundError`."""
         job = await self._storage.jobs.get(job_id)
@@ -167,9 +173,6 @@ class Ledger:
             self._bus.publish(event)
 
     def _remember(self, job: Job) -> Job:
-        if job.completed:
-            self._known.pop(job.id, None)
-            return job
         self._known[job.id] = job
         self._known.move_to_end(job.id)
         if len(self._known) > _REMEMBERED:

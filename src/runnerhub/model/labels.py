@@ -7,6 +7,7 @@ GitHub matches labels case-insensitively and gives every self-hosted runner the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from runnerhub.model import check
@@ -51,6 +52,7 @@ def key(labels: LabelSet) -> str:
     return "\x1f".join(sorted(labels))
 
 
+@lru_cache(maxsize=4096)
 def from_key(text: str) -> LabelSet:
     """The set of a text key."""
     return frozenset(text.split("\x1f")) if text else frozenset()

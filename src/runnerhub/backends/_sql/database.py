@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy import exc as sqlalchemy_errors
 
 from runnerhub.backends._sql.schema import HEAD
@@ -75,10 +75,11 @@ def _translate(error: Exception, path: Path) -> RunnerHubError:
 class _Pending(Generic[T]):
     """What a caller wants written, and what became of it."""
 
-    __slots__ = ("done", "error", "result", "work")
+    __slots__ = ("done", "error", "result", "turn", "work")
 
     def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
         self.work = work
+        self.turn = anyio.Event()
         self.done = False
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -91,7 +92,8 @@ class Database:
         self.path, self._synchronous = path, synchronous
         self._engine: Engine | None = None
         self._writer: Any = None
-        self._lock = anyio.Lock()
+        self._readers: list[PoolProxiedConnection] = []
+        self._leader: _Pending[Any] | None = None
         self._pending: list[_Pending[Any]] = []
         self._writing = anyio.CapacityLimiter(1)
         self._reading = anyio.CapacityLimiter(READERS)
@@ -125,19 +127,40 @@ class Database:
         """
         mine: _Pending[T] = _Pending(work)
         self._pending.append(mine)
-        try:
-            while not mine.done:
-                async with self._lock:
-                    if not mine.done:
-                        group, self._pending = self._pending, []
-                        with anyio.CancelScope(shield=True):
-                            await anyio.to_thread.run_sync(self._commit, group, limiter=self._writing)
-        finally:
-            if not mine.done and mine in self._pending:
-                self._pending.remove(mine)
+        if self._leader is None:
+            self._leader = mine
+        else:
+            await self._turn(mine)
+        if not mine.done:
+            group, self._pending = self._pending, []
+            try:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._commit, group, limiter=self._writing)
+            finally:
+                for one in group:
+                    one.turn.set()
+                self._hand_on()  # behind them, so that what they write next rides along
         if mine.error is not None:
             raise mine.error
         return mine.result  # type: ignore[return-value]
+
+    async def _turn(self, mine: _Pending[Any]) -> None:
+        """Wait until it is written, or until it is the one to write."""
+        came = False
+        try:
+            await mine.turn.wait()
+            came = True
+        finally:
+            if not came:  # cancelled
+                if mine in self._pending:
+                    self._pending.remove(mine)
+                if self._leader is mine:
+                    self._hand_on()
+
+    def _hand_on(self) -> None:
+        self._leader = self._pending[0] if self._pending else None
+        if self._leader is not None:
+            self._leader.turn.set()
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Read on a connection of its own; a writer never stands in the way."""
@@ -145,11 +168,14 @@ class Database:
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with translated(self.path):
-            connection = self.engine.raw_connection()
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self.engine.raw_connection()
             try:
                 return work(connection.driver_connection)  # type: ignore[arg-type]
             finally:
-                connection.close()
+                self._readers.append(connection)
 
     def _commit(self, group: list[_Pending[Any]]) -> None:
         if self._attempt(group) or len(group) == 1:
@@ -206,9 +232,9 @@ class Database:
             connection.execute(f"pragma {pragma}")
 
     def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        for connection in [*self._readers, *([self._writer] if self._writer else [])]:
+            connection.close()
+        self._readers, self._writer = [], None
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None

@@ -11,13 +11,14 @@ from runnerhub.model.job import QUEUES, Priority
 from runnerhub.model.labels import LabelSet, from_key
 from runnerhub.model.queue import QueueCounts, QueueStats
 
-Order: TypeAlias = tuple[int, float, int]
-"""Level, tag, sequence: smaller goes first."""
+First: TypeAlias = tuple[int, float, int, str, str]
+"""Level, tag, sequence (smaller goes first), job, repository."""
 FIRST = (
     "select level, tag, seq, job_id, repository from queue_entries where state = 0 and lane = ?"
     " order by level, tag, seq limit 1"
 )
 """The first entry of a lane."""
+_QUEUE_OF = {priority.value: priority.queue for priority in Priority}
 
 
 class Lanes:
@@ -29,11 +30,11 @@ class Lanes:
         self.priorities: dict[int, Priority] = {}
         for lane, labels, priority in connection.execute("select id, labels, priority from queue_lanes"):
             self.add_lane(lane, labels, priority)
-        self.firsts: dict[int, Order] = {}
-        self.order: list[tuple[Order, int]] = []
+        self.firsts: dict[int, First] = {}
+        self.order: list[tuple[First, int]] = []
         for lane in self.labels:
             if row := connection.execute(FIRST, (lane,)).fetchone():
-                self.firsts[lane] = row[:3]
+                self.firsts[lane] = row
         self.order = sorted((first, lane) for lane, first in self.firsts.items())
         self.virtual = dict(connection.execute("select level, virtual from queue_levels").fetchall())
         self.shares: dict[tuple[int, str], list[Any]] = {}
@@ -47,13 +48,14 @@ class Lanes:
         self.lane_deltas: dict[int, int] = {}
         self.counter_deltas: dict[str, int] = {}
         self.written = self.last
+        self.alive: dict[str, float] = {}
 
     def add_lane(self, lane: int, labels: str, priority: str) -> None:
         self.lanes[labels, priority] = lane
         self.labels[lane] = from_key(labels)
         self.priorities[lane] = Priority(priority)
 
-    def show(self, lane: int, first: Order | None) -> None:
+    def show(self, lane: int, first: First | None) -> None:
         """The first entry of a lane is another one now."""
         before = self.firsts.pop(lane, None)
         if before is not None:
@@ -71,10 +73,11 @@ def read_stats(connection: sqlite3.Connection) -> QueueStats:
     counters: dict[str, int] = dict(connection.execute("select name, n from counters where name like 'queue.%'").fetchall())
     waiting: dict[str, int] = {}
     demand: dict[LabelSet, int] = {}
+    paused = {queue for queue in QUEUES if counters.get(f"queue.paused.{queue}")}
     for labels, priority, number in connection.execute("select labels, priority, waiting from queue_lanes where waiting > 0"):
-        queue = Priority(priority).queue
+        queue = _QUEUE_OF[priority]
         waiting[queue] = waiting.get(queue, 0) + number
-        if not counters.get(f"queue.paused.{queue}"):
+        if queue not in paused:
             wanted = from_key(labels)
             demand[wanted] = demand.get(wanted, 0) + number
     due = connection.execute("select min(due) from queue_entries where state = 2").fetchone()[0]
@@ -86,7 +89,7 @@ def read_stats(connection: sqlite3.Connection) -> QueueStats:
                 delayed=counters.get(f"queue.delayed.{queue}", 0),
                 completed=counters.get(f"queue.completed.{queue}", 0),
                 failed=counters.get(f"queue.failed.{queue}", 0),
-                paused=bool(counters.get(f"queue.paused.{queue}")),
+                paused=queue in paused,
             )
             for queue in QUEUES
         },

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from runnerhub.backends._sql.database import Database
-from runnerhub.backends._sql.lanes import FIRST, Lanes, Order, read_stats
+from runnerhub.backends._sql.lanes import FIRST, First, Lanes, read_stats
 from runnerhub.model.change import Ack
 from runnerhub.model.config import BackendOptions
 from runnerhub.model.errors import NotFoundError
@@ -135,7 +135,7 @@ class SQLQueue:
         if delayed:
             self._delayed(memory, lane, due or 0.0)
         else:
-            self._shown(connection, lane, entry.repository, (row[3], row[4], row[5]), row[8])
+            self._shown(connection, lane, (row[3], row[4], row[5], entry.job_id, entry.repository), row[8])
 
     def end(self, connection: sqlite3.Connection, ack: Ack) -> bool:
         """End one lease for good, if it is the live one."""
@@ -177,13 +177,14 @@ class SQLQueue:
         memory = self._lanes
         if memory is None:
             return
-        for at in memory.dirty_shares:
-            tag, waiting = memory.shares[at]
-            if waiting:
-                connection.execute("insert or replace into queue_shares values (?, ?, ?, ?)", (*at, tag, waiting))
-            else:
-                del memory.shares[at]
-                connection.execute("delete from queue_shares where level = ? and repository = ?", at)
+        empty = [at for at in memory.dirty_shares if not memory.shares[at][1]]
+        for at in empty:
+            del memory.shares[at]
+        connection.executemany("delete from queue_shares where level = ? and repository = ?", empty)
+        connection.executemany(
+            "insert or replace into queue_shares values (?, ?, ?, ?)",
+            [(*at, *memory.shares[at]) for at in memory.dirty_shares if at in memory.shares],
+        )
         for level in memory.dirty_levels:
             connection.execute("insert or replace into queue_levels values (?, ?)", (level, memory.virtual[level]))
         if memory.lane_deltas:
@@ -237,25 +238,23 @@ class SQLQueue:
             )
         return leases
 
-    def _best(self, connection: sqlite3.Connection, memory: Lanes, wanted: Wanted) -> tuple[int, tuple[Any, ...]] | None:
+    def _best(self, connection: sqlite3.Connection, memory: Lanes, wanted: Wanted) -> tuple[int, First] | None:
         restricted = bool(wanted.exclude or wanted.only)
-        best: tuple[int, tuple[Any, ...]] | None = None
+        best: tuple[int, First] | None = None
         for first, lane in memory.order:
-            if best is not None and first >= best[1][:3]:
+            if best is not None and first >= best[1]:
                 break
             if memory.priorities[lane].queue in memory.paused or not memory.labels[lane] <= wanted.labels:
                 continue
-            row = connection.execute(FIRST, (lane,)).fetchone()
-            if restricted and not wanted.takes(row[4]):
+            row: First | None = first
+            if restricted and not wanted.takes(first[4]):
                 row = self._first_allowed(connection, lane, wanted)
-            if row is not None and (best is None or row[:3] < best[1][:3]):
+            if row is not None and (best is None or row < best[1]):
                 best = lane, row
-            if best is not None and not restricted:
-                break
         return best
 
     @staticmethod
-    def _first_allowed(connection: sqlite3.Connection, lane: int, wanted: Wanted) -> tuple[Any, ...] | None:
+    def _first_allowed(connection: sqlite3.Connection, lane: int, wanted: Wanted) -> First | None:
         conditions, values = ["state = 0", "lane = ?"], [lane, *sorted(wanted.exclude)]
         if wanted.exclude:
             conditions.append(f"repository not in ({', '.join('?' * len(wanted.exclude))})")
@@ -269,7 +268,7 @@ class SQLQueue:
             "select level, tag, seq, job_id, repository from queue_entries where "
             f"{' and '.join(conditions)} order by level, tag, seq limit 1"
         )
-        found: tuple[Any, ...] | None = connection.execute(sql, values).fetchone()
+        found: First | None = connection.execute(sql, values).fetchone()
         return found
 
     def _nack(self, connection: sqlite3.Connection, lease: Lease, delay: timedelta | None, *, dead: bool) -> bool:
@@ -292,10 +291,7 @@ class SQLQueue:
             self._delayed(memory, lane, due)
         else:
             connection.execute("update queue_entries set state = 0 where job_id = ?", (lease.job_id,))
-            share = self._share(connection, level, repository)
-            share[0], share[1] = max(share[0], tag), share[1] + 1
-            memory.dirty_shares.add((level, repository))
-            self._shown(connection, lane, repository, (level, tag, seq), since)
+            self._shown(connection, lane, (level, tag, seq, lease.job_id, repository), since)
         return True
 
     def _take_over(self, connection: sqlite3.Connection, name: str, owner: str) -> list[Lease]:
@@ -317,6 +313,7 @@ class SQLQueue:
             )
         if name != owner:
             connection.execute("delete from queue_owners where name = ?", (name,))
+            memory.alive.pop(name, None)
         return leases
 
     # -------------------------------------------------------------------------------------------------- order
@@ -354,12 +351,12 @@ class SQLQueue:
         """Put an entry at the end of its repository's share in a level."""
         memory = self._of(connection)
         memory.last += 1
-        order = level, self._next_tag(connection, level, repository, weight), memory.last
+        tag = self._next_tag(connection, level, repository, weight)
         connection.execute(
             "update queue_entries set state = 0, level = ?, tag = ?, seq = ?, since = ?, due = null where job_id = ?",
-            (*order, since, job_id),
+            (level, tag, memory.last, since, job_id),
         )
-        self._shown(connection, lane, repository, order, since)
+        self._shown(connection, lane, (level, tag, memory.last, job_id, repository), since)
 
     def _next_tag(self, connection: sqlite3.Connection, level: int, repository: str, weight: float) -> float:
         share = self._share(connection, level, repository)
@@ -373,19 +370,18 @@ class SQLQueue:
             share = memory.shares[at] = list(connection.execute(sql, at).fetchone() or (0.0, 0))
         return share
 
-    def _shown(self, connection: sqlite3.Connection, lane: int, repository: str, order: Order, since: float) -> None:
+    def _shown(self, connection: sqlite3.Connection, lane: int, entry: First, since: float) -> None:
         """An entry waits now: count it in its share and its lane, and see whether it is the first there."""
-        memory, (level, tag, _) = self._of(connection), order
+        memory, (level, tag, _, _, repository) = self._of(connection), entry
         share = self._share(connection, level, repository)
-        if tag >= share[0]:
-            share[0], share[1] = tag, share[1] + 1
+        share[0], share[1] = max(share[0], tag), share[1] + 1
         memory.dirty_shares.add((level, repository))
         memory.lane_deltas[lane] = memory.lane_deltas.get(lane, 0) + 1
         if level and (memory.oldest is None or since < memory.oldest):
             memory.oldest = since
         first = memory.firsts.get(lane)
-        if first is None or order < first:
-            memory.show(lane, order)
+        if first is None or entry < first:
+            memory.show(lane, entry)
 
     def _gone(self, connection: sqlite3.Connection, lane: int, level: int, repository: str) -> None:
         """An entry waits no more. A share that nobody waits in is forgotten when the group ends."""
@@ -395,8 +391,7 @@ class SQLQueue:
         memory.lane_deltas[lane] = memory.lane_deltas.get(lane, 0) - 1
 
     def _look(self, connection: sqlite3.Connection, lane: int) -> None:
-        row = connection.execute(FIRST, (lane,)).fetchone()
-        self._of(connection).show(lane, row[:3] if row else None)
+        self._of(connection).show(lane, connection.execute(FIRST, (lane,)).fetchone())
 
     # ------------------------------------------------------------------------------------------------- others
 
@@ -406,8 +401,11 @@ class SQLQueue:
         return self._lanes
 
     def _live(self, connection: sqlite3.Connection, owner: str, ttl: timedelta) -> None:
-        until = self._options.monotonic() + ttl.total_seconds()
-        connection.execute("insert or replace into queue_owners values (?, ?, ?)", (owner, until, self._boot))
+        """The owner lives that long; written when it makes a difference of a quarter."""
+        until, alive = self._options.monotonic() + ttl.total_seconds(), self._of(connection).alive
+        if not until - ttl.total_seconds() / 4 < alive.get(owner, 0.0) <= until:
+            connection.execute("insert or replace into queue_owners values (?, ?, ?)", (owner, until, self._boot))
+            alive[owner] = until
 
     def _dead(self, connection: sqlite3.Connection, owner: str) -> frozenset[str]:
         sql = "select name from queue_owners where name <> ? and (boot <> ? or until <= ?)"
